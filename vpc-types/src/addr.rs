@@ -39,7 +39,9 @@ impl FromStr for MacAddress {
         let mut octets = [0; 6];
         let mut groups = text.split(':');
         for octet in &mut octets {
-            let group = groups.next().filter(|g| g.len() == 2 && g.bytes().all(|b| b.is_ascii_hexdigit()));
+            let group = groups
+                .next()
+                .filter(|g| g.len() == 2 && g.bytes().all(|b| b.is_ascii_hexdigit()));
             *octet = group.and_then(|g| u8::from_str_radix(g, 16).ok()).ok_or_else(bad)?;
         }
         groups.next().map_or(Ok(Self(octets)), |_| Err(bad()))
@@ -117,7 +119,14 @@ mod tests {
     fn mac_round_trips_and_refuses_other_texts() {
         let mac: MacAddress = "02:0A:bc:00:ff:10".parse().unwrap();
         assert_eq!(mac.to_string(), "02:0a:bc:00:ff:10");
-        for bad in ["", "02:0a", "02:0a:bc:00:ff:10:11", "2:0a:bc:00:ff:10", "+2:0a:bc:00:ff:10", "02-0a-bc-00-ff-10"] {
+        for bad in [
+            "",
+            "02:0a",
+            "02:0a:bc:00:ff:10:11",
+            "2:0a:bc:00:ff:10",
+            "+2:0a:bc:00:ff:10",
+            "02-0a-bc-00-ff-10",
+        ] {
             assert!(bad.parse::<MacAddress>().is_err(), "{bad:?}");
         }
     }
@@ -126,7 +135,10 @@ mod tests {
     fn a_prefix_is_aligned_and_holds_sixteen_addresses() {
         let prefix = Prefix28::new("10.0.0.16/28".parse().unwrap()).unwrap();
         let all: Vec<_> = Allocation::Prefix(prefix).addresses().collect();
-        assert_eq!((all.len(), all[0], all[15]), (16, Ipv4Addr::new(10, 0, 0, 16), Ipv4Addr::new(10, 0, 0, 31)));
+        assert_eq!(
+            (all.len(), all[0], all[15]),
+            (16, Ipv4Addr::new(10, 0, 0, 16), Ipv4Addr::new(10, 0, 0, 31))
+        );
         assert!(Prefix28::new("10.0.0.17/28".parse().unwrap()).is_err());
         assert!(Prefix28::new("10.0.0.16/27".parse().unwrap()).is_err());
     }

@@ -29,7 +29,11 @@ macro_rules! id {
                 if is_id(text, $prefix) {
                     Ok(Self(text.into()))
                 } else {
-                    Err(IdError { kind: $kind, prefix: $prefix, text: text.into() })
+                    Err(IdError {
+                        kind: $kind,
+                        prefix: $prefix,
+                        text: text.into(),
+                    })
                 }
             }
 
@@ -68,7 +72,10 @@ mod tests {
 
     #[test]
     fn ids_keep_their_text_and_refuse_other_kinds() {
-        assert_eq!(EniId::parse("eni-0123456789abcdef0").unwrap().as_str(), "eni-0123456789abcdef0");
+        assert_eq!(
+            EniId::parse("eni-0123456789abcdef0").unwrap().as_str(),
+            "eni-0123456789abcdef0"
+        );
         for bad in ["", "eni-", "eni-xyz", "eni-attach-1", "subnet-1", "eni-1 ", "eni-1\n"] {
             assert!(EniId::parse(bad).is_err(), "{bad:?}");
         }

@@ -18,12 +18,20 @@ pub struct KeyError(pub &'static str);
 impl IpamKey {
     /// Refuses empty parts, naming the first one.
     pub fn new(network_name: &str, container_id: &str, if_name: &str) -> Result<Self, KeyError> {
-        for (part, name) in [(network_name, "NetworkName"), (container_id, "ContainerID"), (if_name, "IfName")] {
+        for (part, name) in [
+            (network_name, "NetworkName"),
+            (container_id, "ContainerID"),
+            (if_name, "IfName"),
+        ] {
             if part.is_empty() {
                 return Err(KeyError(name));
             }
         }
-        Ok(Self { network_name: network_name.into(), container_id: container_id.into(), if_name: if_name.into() })
+        Ok(Self {
+            network_name: network_name.into(),
+            container_id: container_id.into(),
+            if_name: if_name.into(),
+        })
     }
 
     /// Name of the network configuration list.
@@ -60,7 +68,10 @@ pub struct PodName {
 impl PodName {
     /// `None` unless both parts are there: half a name identifies nothing.
     pub fn new(namespace: &str, name: &str) -> Option<Self> {
-        (!namespace.is_empty() && !name.is_empty()).then(|| Self { namespace: namespace.into(), name: name.into() })
+        (!namespace.is_empty() && !name.is_empty()).then(|| Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        })
     }
 }
 

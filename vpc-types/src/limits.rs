@@ -39,20 +39,32 @@ impl InstanceLimits {
 
     /// ENIs that fit on the card pods use by default.
     pub fn enis_on_default_card(&self) -> u16 {
-        self.enis_per_card.get(usize::from(self.default_card.0)).copied().unwrap_or(0)
+        self.enis_per_card
+            .get(usize::from(self.default_card.0))
+            .copied()
+            .unwrap_or(0)
     }
 }
 
 fn parse_row(rest: &str) -> Option<InstanceLimits> {
     let mut columns = rest.split('\t');
     let ipv4_per_eni = columns.next()?.parse().ok()?;
-    let enis_per_card = columns.next()?.split(',').map(|n| n.parse().ok()).collect::<Option<Vec<_>>>()?;
+    let enis_per_card = columns
+        .next()?
+        .split(',')
+        .map(|n| n.parse().ok())
+        .collect::<Option<Vec<_>>>()?;
     let default_card = NetworkCard(columns.next()?.parse().ok()?);
     let prefix_delegation = match columns.next()? {
         flags if flags.contains('p') => PrefixDelegation::Supported,
         _ => PrefixDelegation::Unsupported,
     };
-    Some(InstanceLimits { enis_per_card, default_card, ipv4_per_eni, prefix_delegation })
+    Some(InstanceLimits {
+        enis_per_card,
+        default_card,
+        ipv4_per_eni,
+        prefix_delegation,
+    })
 }
 
 #[cfg(test)]
@@ -74,8 +86,20 @@ mod tests {
     #[test]
     fn known_types_have_their_documented_limits() {
         let limits = |name| InstanceLimits::of(name).unwrap();
-        assert_eq!((limits("m5.large").enis_on_default_card(), limits("m5.large").ipv4_per_eni), (3, 10));
-        assert_eq!((limits("t3.medium").enis_on_default_card(), limits("t3.medium").ipv4_per_eni), (3, 6));
+        assert_eq!(
+            (
+                limits("m5.large").enis_on_default_card(),
+                limits("m5.large").ipv4_per_eni
+            ),
+            (3, 10)
+        );
+        assert_eq!(
+            (
+                limits("t3.medium").enis_on_default_card(),
+                limits("t3.medium").ipv4_per_eni
+            ),
+            (3, 6)
+        );
         assert_eq!(limits("p5.48xlarge").enis_on_default_card(), 2);
         assert_eq!(limits("t2.micro").prefix_delegation, PrefixDelegation::Unsupported);
         assert_eq!(InstanceLimits::of("m5"), None);

@@ -9,7 +9,10 @@ use crate::{IpamKey, PodName};
 const SUFFIX_LEN: usize = 11;
 
 fn hash_suffix(text: &str) -> String {
-    let mut hex: String = Sha1::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut hex: String = Sha1::digest(text.as_bytes())
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     hex.truncate(SUFFIX_LEN);
     hex
 }
@@ -39,7 +42,10 @@ pub fn dummy_name(pod: Option<&PodName>, key: &IpamKey) -> String {
 }
 
 fn suffix(pod: Option<&PodName>, key: &IpamKey) -> String {
-    pod.map_or_else(|| sandbox_suffix(key.container_id(), key.if_name()), |pod| name_suffix(pod, 0))
+    pod.map_or_else(
+        || sandbox_suffix(key.container_id(), key.if_name()),
+        |pod| name_suffix(pod, 0),
+    )
 }
 
 /// The beginning of host veth names, `eni` unless configured.
@@ -90,15 +96,24 @@ mod tests {
     #[test]
     fn names_are_those_that_other_agents_compute() {
         let nginx = pod("default", "nginx");
-        assert_eq!(host_veth_name(&VethPrefix::default(), Some(&nginx), &key("c")), "enic440f455693");
+        assert_eq!(
+            host_veth_name(&VethPrefix::default(), Some(&nginx), &key("c")),
+            "enic440f455693"
+        );
         assert_eq!(dummy_name(Some(&nginx), &key("c")), "dummyc440f455693");
         assert_eq!(name_suffix(&nginx, 1), "e48ae9c2f34");
-        assert_eq!(name_suffix(&pod("kube-system", "coredns-5d78c9869d-abcde"), 0), "4d5f75c480c");
+        assert_eq!(
+            name_suffix(&pod("kube-system", "coredns-5d78c9869d-abcde"), 0),
+            "4d5f75c480c"
+        );
     }
 
     #[test]
     fn sandboxes_without_a_pod_name_get_distinct_names_that_fit() {
-        let (a, b) = (host_veth_name(&VethPrefix::default(), None, &key("a")), host_veth_name(&VethPrefix::default(), None, &key("b")));
+        let (a, b) = (
+            host_veth_name(&VethPrefix::default(), None, &key("a")),
+            host_veth_name(&VethPrefix::default(), None, &key("b")),
+        );
         assert_ne!(a, b);
         assert!(a.len() <= 15 && a.starts_with("eni"));
     }

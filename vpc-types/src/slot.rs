@@ -53,7 +53,11 @@ impl RouteTableId {
 
 impl fmt::Display for RouteTableId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_main() { f.write_str("main") } else { self.0.fmt(f) }
+        if self.is_main() {
+            f.write_str("main")
+        } else {
+            self.0.fmt(f)
+        }
     }
 }
 
@@ -68,7 +72,10 @@ pub struct FwMark {
 
 impl FwMark {
     /// The mark of connections that must leave by the primary ENI; 0x80 unless `AWS_VPC_K8S_CNI_CONNMARK` says otherwise.
-    pub const DEFAULT: Self = Self { value: 0x80, mask: 0x80 };
+    pub const DEFAULT: Self = Self {
+        value: 0x80,
+        mask: 0x80,
+    };
 }
 
 /// Kernel index of a network device; never 0.
