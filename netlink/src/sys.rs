@@ -1,0 +1,84 @@
+//! The only unsafe code of the crate: system calls that `nix` does not wrap. Each function checks its result and keeps no
+//! pointer after it returns.
+#![expect(
+    unsafe_code,
+    reason = "thin wrappers around four system calls without a safe binding"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// `NS_GET_NSTYPE` of `linux/nsfs.h`: `_IO(0xb7, 0x3)`.
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+
+/// Sets a `SOL_NETLINK` option that takes an int.
+pub(crate) fn set_netlink_option(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    const LEN: libc::socklen_t = 4;
+    // SAFETY: the pointer is valid for the length of a c_int during the call, and the kernel only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_NETLINK,
+            option,
+            (&raw const value).cast(),
+            LEN,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Takes one datagram. Returns its real length, which exceeds the buffer's if it was cut, and the sender's port id.
+pub(crate) fn receive_from(fd: BorrowedFd<'_>, buffer: &mut [u8], flags: libc::c_int) -> io::Result<(usize, u32)> {
+    // SAFETY: sockaddr_nl is plain data, for which all zeros is a valid value.
+    let mut sender: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+    let mut sender_len: libc::socklen_t = 12;
+    // SAFETY: the kernel writes at most `buffer.len()` bytes to the buffer and `sender_len` (the size of sockaddr_nl, 12) to
+    // the address; both outlive the call.
+    let len = unsafe {
+        libc::recvfrom(
+            fd.as_raw_fd(),
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            flags | libc::MSG_TRUNC,
+            (&raw mut sender).cast(),
+            &raw mut sender_len,
+        )
+    };
+    let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+    Ok((len, sender.nl_pid))
+}
+
+/// Index of the device with this name in the namespace of the socket. `name` must fit in `IFNAMSIZ` with its NUL.
+pub(crate) fn device_index(fd: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
+    if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains('\0') {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    // SAFETY: ifreq is plain data, for which all zeros is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *slot = libc::c_char::from_ne_bytes([byte]);
+    }
+    // SAFETY: SIOCGIFINDEX reads ifr_name, which is NUL-terminated, and writes ifr_ifindex, both inside `request`.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: SIOCGIFINDEX succeeded, so the kernel has written this member of the union.
+    let index = unsafe { request.ifr_ifru.ifru_ifindex };
+    u32::try_from(index).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+/// The `CLONE_NEW*` value that tells the kind of a namespace file; ENOTTY when it is no namespace.
+pub(crate) fn namespace_kind(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    // SAFETY: NS_GET_NSTYPE takes no argument and touches no memory of ours.
+    let kind = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) };
+    if kind < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(kind)
+    }
+}
