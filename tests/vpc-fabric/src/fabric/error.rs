@@ -1,0 +1,68 @@
+//! What can go wrong in the fabric.
+
+use std::net::Ipv4Addr;
+
+use vpc_types::EniId;
+
+/// Something the fabric could not do. Nothing half-made stays unless the variant says so.
+#[derive(Debug, thiserror::Error)]
+pub enum FabricError {
+    /// A sysctl could not be written.
+    #[error("cannot write {path}")]
+    Sysctl {
+        /// Path under /proc/sys.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The netlink socket failed; the outcome of the request is unknown.
+    #[error("netlink: {operation}")]
+    Socket {
+        /// What was being done.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: netlink::SocketError,
+    },
+    /// The kernel refused a request.
+    #[error("{operation}")]
+    Refused {
+        /// What was being done.
+        operation: String,
+        /// Why.
+        #[source]
+        source: netlink::MessageError,
+    },
+    /// No such ENI is attached.
+    #[error("{0} is not attached")]
+    NotAttached(EniId),
+    /// That ENI is attached already.
+    #[error("{0} is attached already")]
+    AlreadyAttached(EniId),
+    /// All names that were tried are taken in the node.
+    #[error("no free device name like {wished:?} in the node for {eni}")]
+    DeviceName {
+        /// Which ENI.
+        eni: EniId,
+        /// The name asked for.
+        wished: String,
+    },
+    /// The public address is in use for another private one.
+    #[error("public address {public} belongs to {owner}")]
+    PublicTaken {
+        /// The public address.
+        public: Ipv4Addr,
+        /// Its private address.
+        owner: Ipv4Addr,
+    },
+    /// A namespace or thread of an internet host.
+    #[error("internet host {name}")]
+    InternetHost {
+        /// Which.
+        name: String,
+        /// Why.
+        #[source]
+        source: crate::place::PlaceError,
+    },
+}
