@@ -1,0 +1,162 @@
+//! What IMDS says about the node and its ENIs.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use vpc_types::{DeviceNumber, EniId, InstanceId, MacAddress, NetworkCard, Prefix28, SecurityGroupId, SubnetId, VpcId};
+
+use super::client::{ImdsClient, ImdsError, SET_DEADLINE, within};
+
+/// Who the node is. All but the security groups and the VPC's ranges never change while the instance lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceFacts {
+    /// The instance.
+    pub instance_id: InstanceId,
+    /// Its type, for example `m5.large`.
+    pub instance_type: String,
+    /// Its zone.
+    pub az: String,
+    /// Its region.
+    pub region: String,
+    /// MAC of the primary ENI.
+    pub mac: MacAddress,
+    /// Primary address of the primary ENI.
+    pub local_ipv4: Ipv4Addr,
+    /// The primary ENI.
+    pub interface_id: EniId,
+    /// Subnet of the primary ENI.
+    pub subnet_id: SubnetId,
+    /// The VPC.
+    pub vpc_id: VpcId,
+    /// IPv4 range of that subnet.
+    pub subnet_cidr: Ipv4Net,
+    /// IPv4 ranges of the VPC; it may gain some later.
+    pub vpc_cidrs: Vec<Ipv4Net>,
+    /// Security groups of the primary ENI.
+    pub security_groups: BTreeSet<SecurityGroupId>,
+}
+
+/// One ENI as IMDS shows it. A hint: IMDS lags behind EC2, and may keep what is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImdsEni {
+    /// The ENI.
+    pub id: EniId,
+    /// Its MAC.
+    pub mac: MacAddress,
+    /// Its slot.
+    pub device: DeviceNumber,
+    /// Its card; IMDS omits it where there is only one.
+    pub card: NetworkCard,
+    /// Its subnet.
+    pub subnet: SubnetId,
+    /// IPv4 range of its subnet; none on an IPv6-only ENI.
+    pub subnet_cidr: Option<Ipv4Net>,
+    /// Private addresses, the primary first, without those inside prefixes.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Delegated prefixes.
+    pub prefixes: Vec<Prefix28>,
+}
+
+impl ImdsClient {
+    /// Everything about the node that start-up needs.
+    pub async fn facts(&self) -> Result<InstanceFacts, ImdsError> {
+        within(SET_DEADLINE, self.read_facts()).await
+    }
+
+    async fn read_facts(&self) -> Result<InstanceFacts, ImdsError> {
+        let mac: MacAddress = self.get_as("mac").await?;
+        let of_mac = |leaf| leaf_path(mac, leaf);
+        Ok(InstanceFacts {
+            instance_id: self.get_as("instance-id").await?,
+            instance_type: self.get("instance-type").await?,
+            az: self.get("placement/availability-zone").await?,
+            region: self.region().await?,
+            mac,
+            local_ipv4: self.get_as("local-ipv4").await?,
+            interface_id: self.get_as(&of_mac("interface-id")).await?,
+            subnet_id: self.get_as(&of_mac("subnet-id")).await?,
+            vpc_id: self.get_as(&of_mac("vpc-id")).await?,
+            subnet_cidr: self.get_as(&of_mac("subnet-ipv4-cidr-block")).await?,
+            vpc_cidrs: self.get_list(&of_mac("vpc-ipv4-cidr-blocks")).await?,
+            security_groups: self
+                .get_list(&of_mac("security-group-ids"))
+                .await?
+                .into_iter()
+                .collect(),
+        })
+    }
+
+    /// IPv4 ranges of the VPC, as the ENI with this MAC sees them.
+    pub async fn vpc_cidrs(&self, mac: MacAddress) -> Result<Vec<Ipv4Net>, ImdsError> {
+        self.get_list(&leaf_path(mac, "vpc-ipv4-cidr-blocks")).await
+    }
+
+    /// Security groups of the ENI with this MAC.
+    pub async fn security_groups(&self, mac: MacAddress) -> Result<BTreeSet<SecurityGroupId>, ImdsError> {
+        Ok(self
+            .get_list(&leaf_path(mac, "security-group-ids"))
+            .await?
+            .into_iter()
+            .collect())
+    }
+
+    /// The ENIs that IMDS shows completely, by MAC. One that is coming or going (listed, but without its id, slot or
+    /// subnet) is left out.
+    pub async fn enis(&self) -> Result<Vec<ImdsEni>, ImdsError> {
+        within(SET_DEADLINE, self.read_enis()).await
+    }
+
+    async fn read_enis(&self) -> Result<Vec<ImdsEni>, ImdsError> {
+        let path = "network/interfaces/macs/";
+        let mut enis = Vec::new();
+        for entry in self.get_list::<String>(path).await? {
+            let mac = entry.trim_end_matches('/').parse();
+            let mac = mac.map_err(|_| ImdsError::Malformed {
+                path: path.to_owned(),
+                text: entry.clone(),
+            })?;
+            enis.extend(self.find_eni(mac).await?);
+        }
+        enis.sort_by_key(|eni| eni.mac);
+        Ok(enis)
+    }
+
+    async fn find_eni(&self, mac: MacAddress) -> Result<Option<ImdsEni>, ImdsError> {
+        let of_mac = |leaf| leaf_path(mac, leaf);
+        let Some(id) = self.find_as(&of_mac("interface-id")).await? else {
+            return Ok(None);
+        };
+        let Some(device) = self.find_as(&of_mac("device-number")).await? else {
+            return Ok(None);
+        };
+        let Some(subnet) = self.find_as(&of_mac("subnet-id")).await? else {
+            return Ok(None);
+        };
+        let prefixes_path = of_mac("ipv4-prefix");
+        let prefixes = self.find_list::<Ipv4Net>(&prefixes_path).await?.unwrap_or_default();
+        let prefix = |net| {
+            Prefix28::new(net).map_err(|_| ImdsError::Malformed {
+                path: prefixes_path.clone(),
+                text: net.to_string(),
+            })
+        };
+        Ok(Some(ImdsEni {
+            id,
+            mac,
+            device: DeviceNumber(device),
+            card: self
+                .find_as(&of_mac("network-card"))
+                .await?
+                .map_or(NetworkCard::DEFAULT, NetworkCard),
+            subnet,
+            subnet_cidr: self.find_as(&of_mac("subnet-ipv4-cidr-block")).await?,
+            addresses: self.find_list(&of_mac("local-ipv4s")).await?.unwrap_or_default(),
+            prefixes: prefixes.into_iter().map(prefix).collect::<Result<_, _>>()?,
+        }))
+    }
+}
+
+fn leaf_path(mac: MacAddress, leaf: &str) -> String {
+    format!("network/interfaces/macs/{mac}/{leaf}")
+}
