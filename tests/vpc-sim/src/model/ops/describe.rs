@@ -1,0 +1,181 @@
+//! The describes. They show what has become visible, which may be older than the truth.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use vpc_types::InstanceLimits;
+
+use super::super::filter::{Named, check_paging, select};
+use super::super::history::Viewer;
+use super::super::record::{Eni, Instance, SecurityGroup, Vpc};
+use super::super::request::{
+    DescribeInstanceTypes, DescribeInstances, DescribeNetworkInterfaces, DescribeSecurityGroups, DescribeSubnets,
+    DescribeVpcs, Query,
+};
+use super::super::subnet::Subnet;
+use super::super::throttle::Breadth;
+use super::super::{Action, Ec2Error, ErrorCode, World};
+use super::Operation;
+
+/// Most items per page, but for instance types.
+const PAGE_MAX: u32 = 1_000;
+/// Most instance types per page.
+const TYPES_PAGE_MAX: u32 = 100;
+
+/// One page of a describe.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    /// In the order of their ids.
+    pub items: Vec<T>,
+    /// Present when there is more.
+    pub next_token: Option<String>,
+}
+
+/// An instance with the ENIs a describe shows on it, primary first.
+#[derive(Debug, Clone)]
+pub struct InstanceView {
+    /// The instance.
+    pub instance: Instance,
+    /// By card and device.
+    pub enis: Vec<Arc<Eni>>,
+}
+
+/// An instance type.
+#[derive(Debug, Clone)]
+pub struct InstanceType {
+    /// For instance `m5.large`.
+    pub name: String,
+    /// What it allows.
+    pub limits: InstanceLimits,
+}
+
+fn breadth(query: &Query) -> Breadth {
+    if query.filters.is_empty() && query.max_results.is_none() && query.next_token.is_none() {
+        Breadth::Everything
+    } else {
+        Breadth::Narrowed
+    }
+}
+
+/// Narrows to the named ids; the first one missing is an error.
+fn named<T, I: Named>(items: Vec<T>, ids: &[I], is: impl Fn(&T, &I) -> bool) -> Result<Vec<T>, Ec2Error> {
+    if let Some(missing) = ids.iter().find(|id| !items.iter().any(|item| is(item, id))) {
+        return Err(missing.not_found());
+    }
+    Ok(items
+        .into_iter()
+        .filter(|item| ids.is_empty() || ids.iter().any(|id| is(item, id)))
+        .collect())
+}
+
+impl Operation for DescribeNetworkInterfaces {
+    type Output = Page<Arc<Eni>>;
+    const ACTION: Action = Action::DescribeNetworkInterfaces;
+
+    fn breadth(&self) -> Breadth {
+        breadth(&self.query)
+    }
+
+    fn execute(&self, world: &mut World, now: Duration) -> Result<Self::Output, Ec2Error> {
+        check_paging(&self.query, self.ids.len(), PAGE_MAX)?;
+        let seen = world.view_enis(Viewer::Api, now).cloned().collect();
+        select(
+            named(seen, &self.ids, |eni, id| eni.id == *id)?.into_iter(),
+            &self.query,
+        )
+    }
+}
+
+impl Operation for DescribeInstances {
+    type Output = Page<InstanceView>;
+    const ACTION: Action = Action::DescribeInstances;
+
+    fn breadth(&self) -> Breadth {
+        breadth(&self.query)
+    }
+
+    fn execute(&self, world: &mut World, now: Duration) -> Result<Self::Output, Ec2Error> {
+        check_paging(&self.query, self.ids.len(), PAGE_MAX)?;
+        let wanted = named(world.instances.values().cloned().collect(), &self.ids, |one, id| {
+            one.id == *id
+        })?;
+        let views = wanted.into_iter().map(|instance| {
+            let on = |eni: &&Arc<Eni>| eni.attachment.as_ref().is_some_and(|tie| tie.instance == instance.id);
+            let mut enis: Vec<_> = world.view_enis(Viewer::Api, now).filter(on).cloned().collect();
+            enis.sort_by_key(|eni| eni.attachment.as_ref().map(|tie| (tie.card, tie.device)));
+            InstanceView { instance, enis }
+        });
+        select(views, &self.query)
+    }
+}
+
+impl Operation for DescribeInstanceTypes {
+    type Output = Page<InstanceType>;
+    const ACTION: Action = Action::DescribeInstanceTypes;
+
+    /// Names are required here: the whole catalogue is of no use to a network plugin.
+    fn execute(&self, _: &mut World, _: Duration) -> Result<Self::Output, Ec2Error> {
+        if self.ids.is_empty() {
+            return Err(Ec2Error::missing("InstanceType"));
+        }
+        check_paging(&self.query, 0, TYPES_PAGE_MAX)?;
+        let known = |name: &String| {
+            let limits = InstanceLimits::of(name).ok_or_else(|| {
+                let text = format!("The following supplied instance types do not exist: [{name}]");
+                Ec2Error::new(ErrorCode::InvalidInstanceType, text)
+            })?;
+            Ok(InstanceType {
+                name: name.clone(),
+                limits,
+            })
+        };
+        let items = self.ids.iter().map(known).collect::<Result<_, _>>()?;
+        Ok(Page {
+            items,
+            next_token: None,
+        })
+    }
+}
+
+impl Operation for DescribeSubnets {
+    type Output = Page<Subnet>;
+    const ACTION: Action = Action::DescribeSubnets;
+
+    fn execute(&self, world: &mut World, _: Duration) -> Result<Self::Output, Ec2Error> {
+        check_paging(&self.query, self.ids.len(), PAGE_MAX)?;
+        let all = world.subnets.values().cloned().collect();
+        select(
+            named(all, &self.ids, |subnet, id| subnet.id == *id)?.into_iter(),
+            &self.query,
+        )
+    }
+}
+
+impl Operation for DescribeVpcs {
+    type Output = Page<Vpc>;
+    const ACTION: Action = Action::DescribeVpcs;
+
+    fn execute(&self, world: &mut World, _: Duration) -> Result<Self::Output, Ec2Error> {
+        check_paging(&self.query, self.ids.len(), PAGE_MAX)?;
+        let all = world.vpcs.values().cloned().collect();
+        select(named(all, &self.ids, |vpc, id| vpc.id == *id)?.into_iter(), &self.query)
+    }
+}
+
+impl Operation for DescribeSecurityGroups {
+    type Output = Page<SecurityGroup>;
+    const ACTION: Action = Action::DescribeSecurityGroups;
+
+    fn breadth(&self) -> Breadth {
+        breadth(&self.query)
+    }
+
+    fn execute(&self, world: &mut World, _: Duration) -> Result<Self::Output, Ec2Error> {
+        check_paging(&self.query, self.ids.len(), PAGE_MAX)?;
+        let all = world.groups.values().cloned().collect();
+        select(
+            named(all, &self.ids, |group, id| group.id == *id)?.into_iter(),
+            &self.query,
+        )
+    }
+}
