@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, sendto, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, getsockopt, sendto,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -169,9 +169,27 @@ impl Socket {
         }
     }
 
+    /// Makes room for one datagram of `bytes`. Beyond the system's limit this needs `CAP_NET_ADMIN` in the initial user
+    /// namespace; without it the limit is what one gets, and `send` says EMSGSIZE if that is too little.
+    pub fn reserve_send_buffer(&self, bytes: usize) -> io::Result<()> {
+        // The kernel counts its own overhead against the buffer.
+        let wanted = bytes.saturating_mul(2);
+        if getsockopt(&self.fd, sockopt::SndBuf)? >= wanted {
+            return Ok(());
+        }
+        setsockopt(&self.fd, sockopt::SndBufForce, &wanted)
+            .or_else(|_| setsockopt(&self.fd, sockopt::SndBuf, &wanted))?;
+        Ok(())
+    }
+
     /// Makes filters in dump requests binding (kernel ≥ 4.20); without it the kernel ignores most of them.
     pub(crate) fn set_strict_checking(&self) -> io::Result<()> {
         sys::set_netlink_option(self.fd.as_fd(), libc::NETLINK_GET_STRICT_CHK, 1)
+    }
+
+    /// Lets only datagrams through whose first message has this type. The kernel drops the others before they are queued.
+    pub fn accept_only(&self, message_type: u16) -> io::Result<()> {
+        sys::filter_by_type(self.fd.as_fd(), message_type)
     }
 
     /// Joins a multicast group by its number.

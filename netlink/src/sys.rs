@@ -2,7 +2,7 @@
 //! pointer after it returns.
 #![expect(
     unsafe_code,
-    reason = "thin wrappers around four system calls without a safe binding"
+    reason = "thin wrappers around five system calls without a safe binding"
 )]
 
 use std::io;
@@ -22,6 +22,44 @@ pub(crate) fn set_netlink_option(fd: BorrowedFd<'_>, option: libc::c_int, value:
             option,
             (&raw const value).cast(),
             LEN,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Attaches a filter that drops every datagram whose first message is not of this type.
+pub(crate) fn filter_by_type(fd: BorrowedFd<'_>, message_type: u16) -> io::Result<()> {
+    // The filter machine loads in network order, the header is in host order.
+    let wanted = u32::from(u16::from_be_bytes(message_type.to_ne_bytes()));
+    let step = |code: u32, jt, jf, k| libc::sock_filter {
+        code: u16::try_from(code).unwrap_or(u16::MAX),
+        jt,
+        jf,
+        k,
+    };
+    let mut program = [
+        // Type at offset 4 of the netlink header.
+        step(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, 0, 0, 4),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, wanted),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    ];
+    let filter = libc::sock_fprog {
+        len: 4,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: `filter` points at four instructions that live until the end of the function; the kernel copies them.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).unwrap_or(0),
         )
     };
     if result == 0 {
