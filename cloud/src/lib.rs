@@ -5,6 +5,8 @@
 //! simulated. Invariant: a mutation is attempted once, and its caller learns whether it surely was not applied
 //! ([`Class::NotSent`] and the refusals) or may have been ([`Class::Unknown`]). `ipamd` is the only user.
 
+#[cfg(test)]
+mod canned;
 mod config;
 mod ec2;
 mod http;

@@ -71,12 +71,19 @@ impl Ec2Client {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the SDK's enum is non-exhaustive")]
 fn from_sdk<E>(action: Action, error: SdkError<E, HttpResponse>, attempts: u32) -> Ec2Error
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     let request_id = error.request_id().map(str::to_owned);
     match error {
+        // The SDK files a success that it cannot parse under service errors.
+        SdkError::ServiceError(ref context) if context.raw().status().is_success() => Ec2Error::Unreadable {
+            action,
+            status: context.raw().status().as_u16(),
+            source: error.into(),
+        },
         SdkError::ServiceError(context) => Ec2Error::Refused {
             action,
             code: ErrorCode::parse(context.err().code().unwrap_or_default()),

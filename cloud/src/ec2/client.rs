@@ -59,7 +59,7 @@ impl Ec2Client {
         Ok(Self::from_sdk_config(&loader.load().await, config, observer))
     }
 
-    fn from_sdk_config(sdk: &SdkConfig, config: &CloudConfig, observer: Arc<dyn CallObserver>) -> Self {
+    pub(super) fn from_sdk_config(sdk: &SdkConfig, config: &CloudConfig, observer: Arc<dyn CallObserver>) -> Self {
         let client = |attempts, total| {
             let timeouts = TimeoutConfig::builder()
                 .connect_timeout(CONNECT_TIMEOUT)

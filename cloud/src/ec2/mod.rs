@@ -11,3 +11,6 @@ pub(crate) mod observe;
 mod reads;
 pub(crate) mod request;
 pub(crate) mod traits;
+
+#[cfg(test)]
+mod tests;

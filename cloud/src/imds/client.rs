@@ -9,17 +9,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use aws_config::imds::Client;
+use aws_config::imds::client::EndpointMode;
 use aws_config::imds::client::error::ImdsError as SdkImdsError;
-use aws_config::imds::client::{EndpointMode, ImdsResponseRetryClassifier};
 use aws_config::provider_config::ProviderConfig;
-use aws_smithy_runtime_api::client::retries::classifiers::SharedRetryClassifier;
 
 use crate::config::{CloudConfig, ConfigError, ImdsFamily};
 use crate::http;
 
 /// IMDS answers within milliseconds; a second means that the packet is lost.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
-const ATTEMPTS: u32 = 4;
+/// Of answers that ask for it (5xx, an expired token); silence is reported at once.
+const ATTEMPTS: u32 = 3;
 /// With waits between the attempts.
 const QUESTION_DEADLINE: Duration = Duration::from_secs(8);
 /// A whole set of questions.
@@ -70,16 +70,24 @@ pub enum ImdsError {
     Deadline(Duration),
 }
 
+impl ImdsError {
+    /// Whether asking again soon may help: at boot IMDS can be a moment late.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Status { status, .. } => *status >= 500 || *status == 429,
+            Self::Malformed { .. } | Self::Deadline(_) => false,
+        }
+    }
+}
+
 impl ImdsClient {
     /// Asks nothing yet.
     pub fn new(config: &CloudConfig) -> Result<Self, ConfigError> {
         let provider = ProviderConfig::without_region().with_http_client(http::direct_client());
-        // A refused connection is repeated too: at boot IMDS may be a moment late.
-        let retries = ImdsResponseRetryClassifier::default().with_retry_connect_timeouts(true);
         let mut builder = Client::builder()
             .configure(&provider)
             .max_attempts(ATTEMPTS)
-            .retry_classifier(SharedRetryClassifier::new(retries))
             .connect_timeout(ATTEMPT_TIMEOUT)
             .read_timeout(ATTEMPT_TIMEOUT)
             .operation_timeout(QUESTION_DEADLINE)

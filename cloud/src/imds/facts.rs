@@ -2,11 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use vpc_types::{DeviceNumber, EniId, InstanceId, MacAddress, NetworkCard, Prefix28, SecurityGroupId, SubnetId, VpcId};
 
 use super::client::{ImdsClient, ImdsError, SET_DEADLINE, within};
+
+/// Rounds of questions, with waits of 0.1, 0.2, 0.4 and 0.8 s between them.
+const FACTS_ROUNDS: u32 = 5;
+const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// Who the node is. All but the security groups and the VPC's ranges never change while the instance lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,9 +64,22 @@ pub struct ImdsEni {
 }
 
 impl ImdsClient {
-    /// Everything about the node that start-up needs.
+    /// Everything about the node that start-up needs. While IMDS does not answer, asks again for some seconds.
     pub async fn facts(&self) -> Result<InstanceFacts, ImdsError> {
-        within(SET_DEADLINE, self.read_facts()).await
+        within(SET_DEADLINE, self.insist_on_facts()).await
+    }
+
+    async fn insist_on_facts(&self) -> Result<InstanceFacts, ImdsError> {
+        let mut wait = FIRST_WAIT;
+        for _ in 1..FACTS_ROUNDS {
+            match self.read_facts().await {
+                Err(error) if error.is_transient() => tracing::debug!(%error, ?wait, "asking imds again"),
+                done => return done,
+            }
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
+        self.read_facts().await
     }
 
     async fn read_facts(&self) -> Result<InstanceFacts, ImdsError> {

@@ -2,3 +2,6 @@
 
 pub(crate) mod client;
 pub(crate) mod facts;
+
+#[cfg(test)]
+mod tests;
