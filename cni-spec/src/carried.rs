@@ -59,6 +59,8 @@ pub enum PrevPod {
         /// Its address.
         address: IpAddr,
     },
+    /// An ordinary pod whose other data cannot be right. No reason to fail a DEL: ipamd knows the same.
+    Unreadable(CarriedError),
     /// The result does not carry our data: it is of an old version or of another plugin, or names another pod.
     Nothing,
 }
@@ -119,40 +121,44 @@ impl PodResult {
 }
 
 impl PrevPod {
-    /// Finds the pod in an earlier result. `dummy` is the name its carrier must have; `if_name` is `CNI_IFNAME`.
+    /// Finds the pod in an earlier result. `dummy` is the name its carrier must have; `if_name` is `CNI_IFNAME`. An error
+    /// means that it is not even known what kind of pod this was.
     pub fn decode(result: &CniResult, dummy: &str, if_name: &str) -> Result<Self, CarriedError> {
         let Some(carrier) = result.interfaces.iter().find(|i| i.name == dummy) else {
             return Ok(Self::Nothing);
         };
         let vlan = number(carrier, "mac", &carrier.mac, "a VLAN id")?;
-        if vlan != 0 {
-            let Some(position) = result.interfaces.iter().position(|i| i.name == if_name) else {
-                return Err(CarriedError::Addresses {
-                    interface: if_name.to_owned(),
-                    count: 0,
-                });
-            };
-            return Ok(Self::Branch {
-                vlan,
-                address: only_address(result, position)?,
+        if vlan == 0 {
+            return Ok(plain(result, carrier, if_name).map_or_else(Self::Unreadable, Self::Plain));
+        }
+        let Some(position) = result.interfaces.iter().position(|i| i.name == if_name) else {
+            return Err(CarriedError::Addresses {
+                interface: if_name.to_owned(),
+                count: 0,
             });
-        }
-        let device = DeviceNumber(number(carrier, "sandbox", &carrier.sandbox, "a device number")?);
-        // Other plugins append interfaces of their own, which inflates this bound: names decide, not the count.
-        let bound = result.interfaces.len() / 2;
-        let mut interfaces = Vec::new();
-        for index in 0..bound {
-            let name = if index == 0 {
-                if_name.to_owned()
-            } else {
-                format!("mNicIf{index}")
-            };
-            if let Some(position) = result.interfaces.iter().position(|i| i.name == name) {
-                interfaces.push(pod_interface(result, position, device)?);
-            }
-        }
-        Ok(Self::Plain(interfaces))
+        };
+        Ok(Self::Branch {
+            vlan,
+            address: only_address(result, position)?,
+        })
     }
+}
+
+fn plain(result: &CniResult, carrier: &Interface, if_name: &str) -> Result<Vec<PodInterface>, CarriedError> {
+    let device = DeviceNumber(number(carrier, "sandbox", &carrier.sandbox, "a device number")?);
+    // Other plugins append interfaces of their own, which inflates this bound: names decide, not the count.
+    let bound = result.interfaces.len() / 2;
+    let names = (0..bound).map(|i| {
+        if i == 0 {
+            if_name.to_owned()
+        } else {
+            format!("mNicIf{i}")
+        }
+    });
+    let positions = names.filter_map(|name| result.interfaces.iter().position(|i| i.name == name));
+    positions
+        .map(|position| pod_interface(result, position, device))
+        .collect()
 }
 
 fn pod_interface(result: &CniResult, position: usize, device: DeviceNumber) -> Result<PodInterface, CarriedError> {

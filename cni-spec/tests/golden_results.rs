@@ -133,6 +133,16 @@ fn unreadable_results_name_the_field() {
             "prevResult.ips[0].interface",
         ),
         (r#"{"interfaces":[{"name":"dummyc440f455693","mac":"aa:bb"}]}"#, "mac"),
+    ];
+    for (text, named) in cases {
+        let error = prev("0.4.0", text).unwrap_err();
+        assert!(error.contains(named), "{text}: {error}");
+    }
+}
+
+#[test]
+fn an_ordinary_pod_with_odd_data_is_still_an_ordinary_pod() {
+    let cases = [
         (
             r#"{"interfaces":[{"name":"dummyc440f455693","mac":"0","sandbox":"x"}]}"#,
             "sandbox",
@@ -143,7 +153,9 @@ fn unreadable_results_name_the_field() {
         ),
     ];
     for (text, named) in cases {
-        let error = prev("0.4.0", text).unwrap_err();
-        assert!(error.contains(named), "{text}: {error}");
+        let Ok(PrevPod::Unreadable(error)) = prev("0.4.0", text) else {
+            panic!("{text}")
+        };
+        assert!(error.to_string().contains(named), "{text}: {error}");
     }
 }
