@@ -1,1 +1,64 @@
+//! The address pool of a node, without I/O: events and time go in, actions come out.
+//!
+//! [`Core::handle`] is the whole interface. The core owns ENIs, addresses, leases, waiting requests, and the journal of
+//! operations; it decides what to ask of EC2 and the kernel and when a request may be answered. It has no clock, no
+//! randomness, no file and no thread, so the simulation runs the same code as the daemon.
+//!
+//! Invariants (see ARCHITECTURE.md): no address is leased twice, and what was replied had been persisted (I1); none is
+//! leased or given back while it rests or shows life (I2); leases whose address is out of view are kept (I4).
 
+mod action;
+mod add;
+mod address;
+mod backoff;
+mod cause;
+mod checkpoint;
+mod config;
+mod core;
+mod del;
+mod eni;
+mod event;
+mod growth;
+mod invariant;
+mod ipam_file;
+mod kernel;
+mod lease;
+mod lifecycle;
+mod ops;
+mod outbox;
+mod pool;
+mod shrink;
+mod side_file;
+mod time;
+mod usage;
+mod views;
+
+pub use action::{Action, Grant, Note, Outcome, Owner, Work};
+pub use address::AddressState;
+pub use cause::{Cause, CauseCode};
+pub use checkpoint::{Checkpoint, RestoreError, Restored, StoredFiles};
+pub use config::{CoreConfig, NodeFacts, Timers, WarmTarget};
+#[cfg(feature = "mutants")]
+pub use core::Mutant;
+pub use core::{Core, Status};
+pub use eni::{Eni, EniPhase};
+pub use event::{
+    Applied, AttachmentFact, AttachmentState, Ec2View, EniFact, EniRole, Event, KernelView, OnTermination, OpOutcome,
+    Refusal, Scope, Signs,
+};
+pub use invariant::Violation;
+pub use lease::{Lease, LeaseState};
+pub use pool::{Pool, Supply};
+pub use time::{BootTime, Now, WallTime};
+
+/// Handle of a request, chosen by the shell; unique while the request is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReqId(pub u64);
+
+/// Number of an operation; unique over restarts that kept the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct OpId(pub u64);
+
+/// Counts changes of the persistent state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Generation(pub u64);

@@ -1,0 +1,265 @@
+//! ADD requests: the line, grants, refusals.
+//!
+//! A request is granted from free addresses in order of arrival. With none free it waits until its deadline, or is
+//! refused at once when nothing can come before that.
+
+use crate::action::{Action, Note, Outcome};
+use crate::address::AddressState;
+use crate::cause::{Cause, CauseCode};
+use crate::core::{Core, OpState, Waiter};
+use crate::eni::EniPhase;
+use crate::event::Refusal;
+use crate::lease::{Lease, LeaseState};
+use crate::{BootTime, Now};
+
+impl Core {
+    pub(crate) fn add_requested(&mut self, waiter: Waiter) {
+        if self.waiting.len() >= self.config.max_waiting {
+            let cause = Cause {
+                code: CauseCode::QueueFull,
+                ..self.cause(waiter.since)
+            };
+            self.refuse(waiter, cause);
+        } else {
+            self.waiting.push_back(waiter);
+        }
+    }
+
+    /// A grant needs one kernel dump since the start: before it nobody knows which addresses show life.
+    pub(crate) fn may_grant(&self) -> bool {
+        self.last_kernel.is_some()
+    }
+
+    pub(crate) fn serve_line(&mut self, now: Now) {
+        let mut line = std::mem::take(&mut self.waiting);
+        line.retain(|waiter| !self.serve(waiter, now));
+        self.waiting = line;
+        let used = self.pool.supply().assigned.saturating_add(count(self.waiting.len()));
+        self.usage.record(used, now.boot);
+    }
+
+    /// Whether the request was answered.
+    fn serve(&mut self, waiter: &Waiter, now: Now) -> bool {
+        let existing = self
+            .pool
+            .leases
+            .get(&waiter.key)
+            .map(|lease| (lease.state, lease.generation, lease.grant()));
+        match existing {
+            Some((LeaseState::Granted | LeaseState::Wired, generation, grant)) => {
+                self.outbox.after(
+                    generation,
+                    Action::Reply {
+                        req: waiter.req,
+                        outcome: Outcome::Granted(grant),
+                    },
+                );
+                true
+            }
+            // The old address goes first; the request then gets a fresh one.
+            Some((LeaseState::Draining | LeaseState::Orphan, ..)) => false,
+            None if self.may_grant() => self.grant(waiter, now),
+            None => false,
+        }
+    }
+
+    fn grant(&mut self, waiter: &Waiter, now: Now) -> bool {
+        let Some((eni_id, address)) = self.pool.pick() else {
+            return false;
+        };
+        let generation = self.outbox.bump();
+        let eni = self
+            .pool
+            .enis
+            .get_mut(&eni_id)
+            .expect("pick returns an ENI of the pool");
+        let lease = Lease {
+            key: waiter.key.clone(),
+            pod: waiter.pod.clone(),
+            address,
+            device: eni.device,
+            table: eni.table(),
+            state: LeaseState::Granted,
+            since: now.boot,
+            granted_at: now.wall,
+            gone_since: None,
+            generation,
+            del_waiters: Vec::new(),
+        };
+        *eni.address_mut(address).expect("pick returns an address of that ENI") =
+            AddressState::Leased(waiter.key.clone());
+        let outcome = Outcome::Granted(lease.grant());
+        self.outbox.after(
+            generation,
+            Action::Reply {
+                req: waiter.req,
+                outcome,
+            },
+        );
+        self.note_lease(&lease, Some(LeaseState::Granted), "add");
+        self.pool.leases.insert(waiter.key.clone(), lease);
+        true
+    }
+
+    pub(crate) fn note_lease(&mut self, lease: &Lease, state: Option<LeaseState>, why: &'static str) {
+        self.outbox.note(Note::Lease {
+            key: lease.key.clone(),
+            address: lease.address,
+            state,
+            why,
+        });
+    }
+
+    fn refuse(&mut self, waiter: Waiter, cause: Cause) {
+        self.outbox.note(Note::Refused {
+            key: waiter.key,
+            cause: cause.clone(),
+        });
+        self.outbox.now(Action::Reply {
+            req: waiter.req,
+            outcome: Outcome::Refused(cause),
+        });
+    }
+
+    /// A DEL of the same key came first: the sandbox is going, nobody wants the address any more.
+    pub(crate) fn cancel_waiting(&mut self, key: &vpc_types::IpamKey, now: BootTime) {
+        for waiter in std::mem::take(&mut self.waiting) {
+            if waiter.key != *key {
+                self.waiting.push_back(waiter);
+                continue;
+            }
+            let cause = Cause {
+                code: CauseCode::SandboxBusy,
+                ..self.cause(now)
+            };
+            self.refuse(waiter, cause);
+        }
+    }
+
+    /// Refuses whom nothing can help before the deadline. Runs after planning, when all that can be under way is.
+    pub(crate) fn refuse_hopeless(&mut self, now: BootTime) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let hope = self.next_supply(now);
+        let cause = self.cause(now);
+        for waiter in std::mem::take(&mut self.waiting) {
+            if waiter.deadline <= now || hope.is_none_or(|at| at > waiter.deadline) {
+                self.refuse(waiter, cause.clone());
+            } else {
+                self.wake_at(waiter.deadline);
+                self.waiting.push_back(waiter);
+            }
+        }
+    }
+
+    /// Earliest time at which an address may become grantable; `None` when nothing that is known leads to one.
+    fn next_supply(&self, now: BootTime) -> Option<BootTime> {
+        let in_motion = !self.may_grant()
+            || !self.ops.is_empty()
+            || self.outbox.is_failing()
+            || self
+                .pool
+                .enis()
+                .any(|eni| matches!(eni.phase, EniPhase::Available | EniPhase::Attached))
+            || self
+                .describe
+                .values()
+                .any(|wish| wish.in_flight || wish.wanted_at.is_some())
+            || self.pool.leases().any(|lease| lease.state == LeaseState::Draining);
+        if in_motion {
+            return Some(now);
+        }
+        self.next_rest_end().into_iter().chain(self.next_growth(now)).min()
+    }
+
+    /// Why there is no address, with the numbers of this moment.
+    pub(crate) fn cause(&self, now: BootTime) -> Cause {
+        let supply = self.pool.supply();
+        let next = self.next_supply(now).map(|at| at.since(now));
+        Cause {
+            code: self.cause_code(supply.cooling),
+            total: supply.total,
+            assigned: supply.assigned,
+            cooling: supply.cooling,
+            free: supply.free,
+            enis: self.pool.enis_on_instance(),
+            max_enis: self.max_enis,
+            waiting: self.waiting.len(),
+            next_retry: next,
+        }
+    }
+
+    fn cause_code(&self, cooling: u32) -> CauseCode {
+        let describe_failed = self.backoffs.describe.last.filter(|_| !self.seen_ec2);
+        let refusals = [
+            describe_failed,
+            self.backoffs.allocate.last,
+            self.backoffs.create.last,
+            self.backoffs.attach.last,
+        ];
+        let growing = self.ops.values().any(|record| record.state == OpState::InFlight);
+        match refusals.into_iter().flatten().next() {
+            _ if self.outbox.is_failing() => CauseCode::CheckpointFailing,
+            Some(Refusal::SubnetFull | Refusal::SubnetFragmented) => CauseCode::SubnetFull,
+            Some(Refusal::Throttled) => CauseCode::Throttled,
+            Some(Refusal::Denied) => CauseCode::IamDenied,
+            Some(Refusal::Unavailable | Refusal::Other) => CauseCode::Ec2Unavailable,
+            _ if !self.seen_ec2 || !self.may_grant() => CauseCode::DaemonStarting,
+            _ if growing => CauseCode::PoolEmptyGrowing,
+            _ if cooling > 0 => CauseCode::Cooling,
+            _ if self.room().is_none() => CauseCode::EniLimit,
+            _ => CauseCode::PoolEmptyGrowing,
+        }
+    }
+
+    /// The file could not be written: grants that were not told to anybody are taken back, the rest goes on.
+    pub(crate) fn checkpoint_failed(&mut self, now: BootTime) {
+        self.outbox.note(Note::CheckpointFailing);
+        for (generation, action) in self.outbox.failed(now) {
+            match action {
+                Action::Reply {
+                    req,
+                    outcome: Outcome::Granted(grant),
+                } => self.revoke(req, grant, now),
+                // Only a file makes a repeated creation safe, and only a file makes an ENI's departure known.
+                Action::Run { ref work, .. } if !matches!(work, crate::Work::ClearPodState { .. }) => {
+                    self.outbox.after(generation, action);
+                }
+                Action::Reply { .. }
+                | Action::Run { .. }
+                | Action::Persist { .. }
+                | Action::Describe { .. }
+                | Action::ViewKernel
+                | Action::WakeAt { .. }
+                | Action::Note(_) => self.outbox.now(action),
+            }
+        }
+    }
+
+    fn revoke(&mut self, req: crate::ReqId, grant: crate::Grant, now: BootTime) {
+        let cause = Cause {
+            code: CauseCode::CheckpointFailing,
+            ..self.cause(now)
+        };
+        self.outbox.now(Action::Reply {
+            req,
+            outcome: Outcome::Refused(cause),
+        });
+        let key = self.pool.address(grant.address).and_then(|state| state.key().cloned());
+        let Some(key) = key.filter(|key| self.pool.lease(key).is_some_and(|l| l.state == LeaseState::Granted)) else {
+            return;
+        };
+        let lease = self.pool.leases.remove(&key).expect("the lease was there a line ago");
+        if let Some(state) = self.pool.address_mut(grant.address) {
+            *state = AddressState::Free { since: now };
+        }
+        self.outbox.bump();
+        self.note_lease(&lease, None, "the state file cannot be written");
+    }
+}
+
+/// A count as the pool's sums use it.
+pub(crate) fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

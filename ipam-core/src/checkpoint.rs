@@ -1,0 +1,201 @@
+//! Writing the state to two files and reading it back.
+//!
+//! `ipam.json` holds the leases; the side file holds the rest and names the `ipam.json` it belongs to. When the two do not
+//! match (the reference daemon ran in between, or a crash fell between the two writes), the leases come from `ipam.json`,
+//! every address without a lease rests once, and the journal is verified against EC2.
+
+use sha1::{Digest, Sha1};
+
+use crate::address::AddressState;
+use crate::config::CoreConfig;
+use crate::core::{Core, OpRecord, OpState};
+use crate::eni::EniPhase;
+use crate::event::{EniRole, Scope};
+use crate::ipam_file::{self, FileLease};
+use crate::lease::{Lease, LeaseState};
+use crate::outbox::Outbox;
+use crate::side_file::{self, LeaseRow, SideSource, SideState};
+use crate::{BootTime, Generation, Now};
+
+/// Contents of both files for one state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Generation of the state.
+    pub generation: Generation,
+    /// Contents of `ipam.json`; written first.
+    pub ipam_json: Vec<u8>,
+    /// Contents of the side file.
+    pub side_file: Vec<u8>,
+}
+
+/// What was found at start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredFiles {
+    /// Contents of `ipam.json`, if there is one.
+    pub ipam_json: Option<Vec<u8>>,
+    /// Contents of the side file, if there is one.
+    pub side_file: Option<Vec<u8>>,
+}
+
+/// How much of the stored state can be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// No files: a fresh node.
+    Nothing,
+    /// Both files belong together: addresses without a lease may be granted at once.
+    Everything,
+    /// Leases only: other addresses rest once, after EC2 has shown them.
+    Leases,
+}
+
+/// `ipam.json` cannot be read; the text says why. Set the file aside and start without it: the kernel then tells which
+/// addresses have live pods.
+#[derive(Debug, thiserror::Error)]
+#[error("ipam.json: {0}")]
+pub struct RestoreError(String);
+
+fn fingerprint(bytes: &[u8]) -> String {
+    Sha1::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Core {
+    /// The files for the state of this moment.
+    pub fn checkpoint(&self) -> Checkpoint {
+        let ipam_json = ipam_file::encode(self.pool.leases.values());
+        let generation = self.outbox.generation();
+        let source = SideSource {
+            boot_id: &self.config.boot_id,
+            fingerprint: fingerprint(&ipam_json),
+            generation: generation.0,
+            next_op: self.next_op,
+            max_enis: self.max_enis,
+            resting_elsewhere: self.resting_elsewhere.iter().map(|(a, until)| (*a, *until)).collect(),
+        };
+        let side_file = side_file::encode(
+            source,
+            self.pool.enis.values(),
+            self.pool.leases.values(),
+            self.ops.iter(),
+        );
+        Checkpoint {
+            generation,
+            ipam_json,
+            side_file,
+        }
+    }
+
+    /// A core that goes on where the files end.
+    pub fn restore(config: CoreConfig, files: &StoredFiles, now: Now) -> Result<(Self, Restored), RestoreError> {
+        let mut core = Self::new(config, now);
+        let Some(ipam_json) = &files.ipam_json else {
+            let half_made = now.boot.after(core.config.timers.half_made_after);
+            core.wish(Scope::OwnAvailable).want(half_made);
+            return Ok((core, Restored::Nothing));
+        };
+        let leases = ipam_file::decode(ipam_json).map_err(|error| RestoreError(error.to_string()))?;
+        let side = files.side_file.as_deref().and_then(side_file::decode);
+        let mut rows = Vec::new();
+        let restored = match side {
+            Some((file, mut state)) => {
+                let same_boot = file.boot_id == core.config.boot_id;
+                core.outbox = Outbox::starting_at(Generation(file.generation));
+                core.next_op = file.next_op;
+                core.max_enis = core.max_enis.min(file.max_enis.max(1));
+                let vouched = same_boot && file.fingerprint == fingerprint(ipam_json);
+                if vouched {
+                    rows = std::mem::take(&mut state.leases);
+                }
+                core.restore_side(state, vouched, now.boot);
+                if vouched {
+                    Restored::Everything
+                } else {
+                    Restored::Leases
+                }
+            }
+            None => {
+                let half_made = now.boot.after(core.config.timers.half_made_after);
+                core.wish(Scope::OwnAvailable).want(half_made);
+                Restored::Leases
+            }
+        };
+        core.cool_unknown = restored == Restored::Leases;
+        core.restore_leases(leases, &rows, now);
+        core.outbox.bump();
+        Ok((core, restored))
+    }
+
+    fn restore_side(&mut self, state: SideState, vouched: bool, now: BootTime) {
+        let rest = AddressState::Cooling {
+            since: now,
+            until: now.after(self.config.timers.hold()),
+        };
+        for mut eni in state.enis {
+            if eni.phase == EniPhase::Ready && eni.role != EniRole::Primary {
+                // Its table and rule are checked again before it serves.
+                eni.phase = EniPhase::Attached;
+            }
+            if !vouched {
+                (eni.idle_since, eni.known_since) = (now, now);
+                eni.addresses_mut().for_each(|(_, state)| *state = rest.clone());
+            }
+            self.pool.enis.insert(eni.id.clone(), eni);
+        }
+        if vouched {
+            self.resting_elsewhere = state.resting_elsewhere.into_iter().collect();
+        }
+        for (op, work) in state.journal {
+            if let Some(eni) = work.eni().and_then(|id| self.pool.enis.get_mut(id)) {
+                eni.ec2_op = Some(op);
+                if let crate::Work::ReleaseAddresses { allocations, .. } = &work {
+                    eni.mark(allocations, &AddressState::Releasing(op));
+                }
+            }
+            if !work.is_repeatable() {
+                let at = now.after(self.config.timers.settle);
+                self.wish(Scope::Attached).want(at);
+            }
+            self.next_op = self.next_op.max(op.0 + 1);
+            self.ops.insert(
+                op,
+                OpRecord {
+                    work,
+                    state: OpState::Unresolved { since: now },
+                },
+            );
+        }
+    }
+
+    fn restore_leases(&mut self, leases: Vec<FileLease>, rows: &[LeaseRow], now: Now) {
+        let generation = self.outbox.generation();
+        for lease in leases {
+            let row = rows.iter().find(|row| row.address == lease.address);
+            let age = Self::wall_age(lease.granted_at, now.wall);
+            let since = row.map_or_else(|| BootTime(now.boot.0.saturating_sub(age)), |row| row.since);
+            let home = self.pool.find_home(lease.address).map(|eni| (eni.device, eni.table()));
+            let draining = row.is_some_and(|row| row.state == LeaseState::Draining);
+            let state = match home {
+                _ if draining => LeaseState::Draining,
+                Some(_) => LeaseState::Granted,
+                None => LeaseState::Orphan,
+            };
+            if let Some(state) = self.pool.address_mut(lease.address) {
+                *state = AddressState::Leased(lease.key.clone());
+            }
+            let (device, table) = home.unwrap_or((vpc_types::DeviceNumber::PRIMARY, vpc_types::RouteTableId::MAIN));
+            let restored = Lease {
+                key: lease.key.clone(),
+                pod: lease.pod,
+                address: lease.address,
+                device,
+                table,
+                state,
+                since,
+                granted_at: lease.granted_at,
+                gone_since: None,
+                generation,
+                del_waiters: Vec::new(),
+            };
+            self.pool.leases.insert(lease.key, restored);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What the operator asked for and what the node is. Fixed for the life of a core.
+
+use std::time::Duration;
+
+use vpc_types::{InstanceId, MacAddress, SubnetId, VethPrefix};
+
+/// How many addresses to keep ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WarmTarget {
+    /// `WARM_ENI_TARGET`: whole ENIs' worth of free addresses; ENIs are always filled.
+    Enis(u16),
+    /// `WARM_IP_TARGET` and `MINIMUM_IP_TARGET`: free addresses, and a floor for all addresses.
+    Addresses {
+        /// Free addresses to keep.
+        warm: u32,
+        /// Addresses to hold in all.
+        minimum: u32,
+    },
+}
+
+/// Durations that shape the pool. The defaults are the constants of the simulated policy study; demonstrations and tests
+/// shorten them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timers {
+    /// `IP_COOLDOWN_PERIOD`: rest of an address between two pods. 30 s in the reference.
+    pub cooldown: Duration,
+    /// Lower bound of the rest, above the plugin's DEL deadline of 10 s, so that a late plugin never clears a new pod.
+    pub minimum_hold: Duration,
+    /// Wait after the first starving ADD, so that a burst becomes one call. 250 ms gave the fewest calls per pod.
+    pub coalesce: Duration,
+    /// Wait before a refill when nobody starves. 5 s cost no waits and saved calls.
+    pub refill_delay: Duration,
+    /// Window whose peak use is kept before addresses go back. 300 s covers five-minute jobs.
+    pub release_window: Duration,
+    /// No release this long after start: the first pods are still on their way.
+    pub start_grace: Duration,
+    /// How long an ENI stays without a lease before it is detached.
+    pub eni_idle: Duration,
+    /// Age below which an ENI is never detached.
+    pub eni_minimum_life: Duration,
+    /// EC2's views may lag this far behind its answers (tail 5 s).
+    pub settle: Duration,
+    /// Two views that both miss something must lie this far apart before it is forgotten.
+    pub confirm_gap: Duration,
+    /// Age of a lease below which a missing sandbox proves nothing; longer than the plugin's ADD deadline of 35 s.
+    pub sweep_grace: Duration,
+    /// Two kernel views that both miss a sandbox must lie this far apart.
+    pub sweep_gap: Duration,
+    /// Shortest time between two kernel dumps.
+    pub kernel_view_gap: Duration,
+    /// First wait after a refused call; grows fourfold.
+    pub backoff_start: Duration,
+    /// Longest wait after refused calls.
+    pub backoff_max: Duration,
+    /// Pause of a full subnet while a pod waits.
+    pub subnet_retry_starving: Duration,
+    /// Pause of a full subnet while only the warm target wants it.
+    pub subnet_retry_refill: Duration,
+    /// When to look for half-made ENIs of ours after a start without files.
+    pub half_made_after: Duration,
+    /// Age below which a detached ENI of ours may still be somebody's work in progress.
+    pub half_made_age: Duration,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        let secs = Duration::from_secs;
+        Self {
+            cooldown: secs(30),
+            minimum_hold: secs(12),
+            coalesce: Duration::from_millis(250),
+            refill_delay: secs(5),
+            release_window: secs(300),
+            start_grace: secs(300),
+            eni_idle: secs(600),
+            eni_minimum_life: secs(60),
+            settle: secs(5),
+            confirm_gap: secs(30),
+            sweep_grace: secs(60),
+            sweep_gap: secs(10),
+            kernel_view_gap: secs(1),
+            backoff_start: secs(1),
+            backoff_max: secs(120),
+            subnet_retry_starving: secs(10),
+            subnet_retry_refill: secs(120),
+            half_made_after: secs(60),
+            half_made_age: secs(300),
+        }
+    }
+}
+
+impl Timers {
+    /// How long an address rests after its pod is gone.
+    pub fn hold(&self) -> Duration {
+        self.cooldown.max(self.minimum_hold)
+    }
+}
+
+/// The node as IMDS and the limits table describe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// This instance.
+    pub instance: InstanceId,
+    /// MAC of the primary ENI; a view without it is no view.
+    pub primary_mac: MacAddress,
+    /// Subnet of the primary ENI, used for new ENIs.
+    pub subnet: SubnetId,
+    /// ENIs on the default card, `MAX_ENI` applied.
+    pub max_enis: u16,
+    /// Slots for pods on one ENI: EC2's limit less the ENI's own address.
+    pub slots_per_eni: u16,
+}
+
+/// Everything a core needs to know before its first event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CoreConfig {
+    /// Warm target.
+    pub target: WarmTarget,
+    /// Durations.
+    pub timers: Timers,
+    /// The node.
+    pub node: NodeFacts,
+    /// Beginning of host veth names.
+    pub veth_prefix: VethPrefix,
+    /// Longest line of waiting ADDs; more are refused at once.
+    pub max_waiting: usize,
+    /// The kernel's boot id: times in the files mean something only within one boot.
+    pub boot_id: String,
+    /// Random number of this start: makes ClientTokens unique and spreads retries of many nodes.
+    pub nonce: u64,
+}

@@ -1,0 +1,292 @@
+//! The core itself: its state, and the order in which one event is digested.
+//!
+//! Each event runs the same steps: apply what happened, end rests that are over, serve the line, plan, write, set the
+//! alarm. The steps live in their own modules; this one only knows their order.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
+
+use vpc_types::{IpamKey, MacAddress, PodName};
+
+use crate::action::{Action, Work};
+use crate::backoff::{Backoff, Jitter};
+use crate::config::CoreConfig;
+use crate::event::{Event, KernelView, Scope};
+use crate::invariant::Violation;
+use crate::outbox::Outbox;
+use crate::pool::{Pool, Supply};
+use crate::usage::UsagePeak;
+use crate::{BootTime, Now, OpId, ReqId};
+
+/// An ADD in line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Waiter {
+    pub(crate) req: ReqId,
+    pub(crate) key: IpamKey,
+    pub(crate) pod: Option<PodName>,
+    pub(crate) since: BootTime,
+    pub(crate) deadline: BootTime,
+}
+
+/// An operation that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OpRecord {
+    pub(crate) work: Work,
+    pub(crate) state: OpState,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpState {
+    InFlight,
+    /// Nobody knows its outcome since then.
+    Unresolved {
+        since: BootTime,
+    },
+}
+
+/// When a view is wanted, and whether one is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ViewWish {
+    pub(crate) in_flight: bool,
+    pub(crate) wanted_at: Option<BootTime>,
+}
+
+impl ViewWish {
+    /// Wants a view that starts at `at` or later; an earlier wish stays.
+    pub(crate) fn want(&mut self, at: BootTime) {
+        self.wanted_at = Some(self.wanted_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+/// Waiting rules per kind of call, so that a refusal of one does not stop the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Backoffs {
+    pub(crate) create: Backoff,
+    pub(crate) attach: Backoff,
+    pub(crate) modify: Backoff,
+    pub(crate) allocate: Backoff,
+    pub(crate) release: Backoff,
+    pub(crate) detach: Backoff,
+    pub(crate) delete: Backoff,
+    pub(crate) describe: Backoff,
+}
+
+/// A deliberate defect, to show that the simulation notices it.
+#[cfg(feature = "mutants")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// Replies before the state behind them is durable.
+    ReplyBeforePersist,
+    /// Grants addresses that still rest.
+    NoCooldown,
+}
+
+/// The pool of one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Core {
+    pub(crate) config: CoreConfig,
+    pub(crate) started_at: BootTime,
+    pub(crate) pool: Pool,
+    pub(crate) ops: BTreeMap<OpId, OpRecord>,
+    pub(crate) next_op: u64,
+    pub(crate) waiting: VecDeque<Waiter>,
+    pub(crate) outbox: Outbox,
+    pub(crate) jitter: Jitter,
+    pub(crate) backoffs: Backoffs,
+    pub(crate) links: BTreeSet<MacAddress>,
+    pub(crate) kernel: ViewWish,
+    pub(crate) last_kernel: Option<KernelView>,
+    pub(crate) describe: BTreeMap<Scope, ViewWish>,
+    /// Whether any view of attached ENIs came since the start.
+    pub(crate) seen_ec2: bool,
+    /// Whether the first fill at start is still under way: refills have no delay until then.
+    pub(crate) first_fill: bool,
+    pub(crate) short_since: Option<BootTime>,
+    pub(crate) usage: UsagePeak,
+    /// Rests of addresses that are in no ENI's view right now.
+    pub(crate) resting_elsewhere: BTreeMap<Ipv4Addr, BootTime>,
+    /// Addresses found on ENIs for the first time rest once: a run without our side file may have used them.
+    pub(crate) cool_unknown: bool,
+    /// ENIs that EC2 let this instance have, when it refused more than the table says.
+    pub(crate) max_enis: u16,
+    /// Leftovers without lease or veth that are being removed, and when to try again.
+    pub(crate) clearing: BTreeMap<Ipv4Addr, BootTime>,
+    pub(crate) alarm: Option<BootTime>,
+    pub(crate) wake: Option<BootTime>,
+    pub(crate) cooldown_off: bool,
+}
+
+/// What readers may know: a copy of the pool and the sums over it.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// ENIs and leases.
+    pub pool: Pool,
+    /// Sums.
+    pub supply: Supply,
+    /// Requests in line.
+    pub waiting: usize,
+    /// ENIs the node may have.
+    pub max_enis: u16,
+    /// Why an ADD would be refused now; `None` when one would be served.
+    pub cause: Option<crate::Cause>,
+    /// Operations that have not ended.
+    pub open_ops: usize,
+}
+
+impl Core {
+    /// A core for a node without files: everything is learnt from EC2 and the kernel.
+    pub fn new(config: CoreConfig, now: Now) -> Self {
+        let mut core = Self {
+            jitter: Jitter::new(config.nonce),
+            max_enis: config.node.max_enis,
+            config,
+            started_at: now.boot,
+            pool: Pool::default(),
+            ops: BTreeMap::new(),
+            next_op: 1,
+            waiting: VecDeque::new(),
+            outbox: Outbox::default(),
+            backoffs: Backoffs::default(),
+            links: BTreeSet::new(),
+            kernel: ViewWish::default(),
+            last_kernel: None,
+            describe: BTreeMap::new(),
+            seen_ec2: false,
+            first_fill: true,
+            short_since: None,
+            usage: UsagePeak::default(),
+            resting_elsewhere: BTreeMap::new(),
+            cool_unknown: false,
+            clearing: BTreeMap::new(),
+            alarm: None,
+            wake: None,
+            cooldown_off: false,
+        };
+        core.kernel.want(now.boot);
+        core.wish(Scope::Attached).want(now.boot);
+        core
+    }
+
+    /// Builds in a defect.
+    #[cfg(feature = "mutants")]
+    pub fn mutate(&mut self, mutant: Mutant) {
+        match mutant {
+            Mutant::ReplyBeforePersist => self.outbox.skip_gate = crate::outbox::Gate::Open,
+            Mutant::NoCooldown => self.cooldown_off = true,
+        }
+    }
+
+    /// Digests one event. The actions are to be run in order.
+    pub fn handle(&mut self, event: Event, now: Now) -> Vec<Action> {
+        self.apply(event, now);
+        self.wake = None;
+        self.end_rests(now.boot);
+        self.serve_line(now);
+        self.plan(now);
+        self.refuse_hopeless(now.boot);
+        if let Some(at) = self.outbox.flush(now.boot) {
+            self.wake_at(at);
+        }
+        self.set_alarm(now.boot);
+        if let Err(violation) = self.check() {
+            panic!("broken invariant: {violation}");
+        }
+        self.outbox.take()
+    }
+
+    fn apply(&mut self, event: Event, now: Now) {
+        match event {
+            Event::AddRequested {
+                req,
+                key,
+                pod,
+                deadline,
+            } => {
+                self.add_requested(Waiter {
+                    req,
+                    key,
+                    pod,
+                    since: now.boot,
+                    deadline,
+                });
+            }
+            Event::AddAbandoned { req } => self.waiting.retain(|waiter| waiter.req != req),
+            Event::DelRequested { req, key } => self.del_requested(req, &key, now.boot),
+            Event::OpDone { op, outcome } => self.op_done(op, outcome, now),
+            Event::CheckpointDurable { generation } => self.outbox.durable(generation),
+            Event::CheckpointFailed { .. } => self.checkpoint_failed(now.boot),
+            Event::Ec2Viewed(view) => self.ec2_viewed(&view, now),
+            Event::DescribeFailed { scope, refusal } => self.describe_failed(scope, refusal, now.boot),
+            Event::KernelViewed(view) => self.kernel_viewed(view, now.boot),
+            Event::KernelViewFailed => self.kernel_view_failed(now.boot),
+            Event::KernelChanged => self.kernel.want(now.boot),
+            Event::LinkAppeared { mac } => {
+                self.links.insert(mac);
+            }
+            Event::LinkGone { mac } => {
+                self.links.remove(&mac);
+            }
+            Event::Tick => {}
+        }
+    }
+
+    /// What should happen next, most urgent first. The same for a fresh start, after a crash, and on any ordinary day.
+    fn plan(&mut self, now: Now) {
+        self.plan_clears(now.boot);
+        self.plan_repeats(now.boot);
+        self.plan_lifecycles(now);
+        self.plan_growth(now.boot);
+        self.plan_shrink(now.boot);
+        self.plan_views(now.boot);
+    }
+
+    /// The copy for readers.
+    pub fn status(&self, now: Now) -> Status {
+        let supply = self.pool.supply();
+        let cause = (supply.free == 0 || !self.may_grant()).then(|| self.cause(now.boot));
+        Status {
+            pool: self.pool.clone(),
+            supply,
+            waiting: self.waiting.len(),
+            max_enis: self.max_enis,
+            cause,
+            open_ops: self.ops.len(),
+        }
+    }
+
+    /// ENIs and leases.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Checks every invariant that one state can show.
+    pub fn check(&self) -> Result<(), Violation> {
+        crate::invariant::check(self)
+    }
+
+    pub(crate) fn wish(&mut self, scope: Scope) -> &mut ViewWish {
+        self.describe.entry(scope).or_default()
+    }
+
+    /// Asks to be woken at `at` or earlier.
+    pub(crate) fn wake_at(&mut self, at: BootTime) {
+        self.wake = Some(self.wake.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// Whether `at` has come; if not, asks to be woken then.
+    pub(crate) fn due(&mut self, at: BootTime, now: BootTime) -> bool {
+        if at > now {
+            self.wake_at(at);
+        }
+        at <= now
+    }
+
+    fn set_alarm(&mut self, now: BootTime) {
+        if let Some(at) = self.wake
+            && (self.alarm != Some(at) || at <= now)
+        {
+            self.outbox.now(Action::WakeAt { at });
+        }
+        self.alarm = self.wake;
+    }
+}

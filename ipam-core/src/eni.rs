@@ -1,0 +1,210 @@
+//! One ENI of the node: its life from creation to deletion, and the addresses on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, MacAddress, NetworkCard, RouteTableId, SubnetId};
+
+use crate::address::AddressState;
+use crate::event::{EniFact, EniRole, OnTermination};
+use crate::{BootTime, OpId};
+
+/// Where an ENI stands. Each phase has exactly one next step, so recovery and steady state are the same code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EniPhase {
+    /// Exists, not attached. Next: attach; or delete, when it was half-made by an earlier run.
+    Available,
+    /// Attached; its device or its routes are missing. Next: set up, once the link is there.
+    Attached,
+    /// Pods can use it. Next: nothing, until the pool shrinks.
+    Ready,
+    /// Leaving: no grants. Next: remove its rules.
+    Retiring,
+    /// Rules are gone. Next: detach.
+    TornDown,
+    /// Detached or about to be. Next: delete.
+    Detached,
+}
+
+impl EniPhase {
+    /// A word for logs and the checkpoint.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "available",
+            Self::Attached => "attached",
+            Self::Ready => "ready",
+            Self::Retiring => "retiring",
+            Self::TornDown => "torn-down",
+            Self::Detached => "detached",
+        }
+    }
+
+    /// Inverse of `as_str`.
+    pub fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Available,
+            Self::Attached,
+            Self::Ready,
+            Self::Retiring,
+            Self::TornDown,
+            Self::Detached,
+        ]
+        .into_iter()
+        .find(|phase| phase.as_str() == text)
+    }
+
+    /// Whether the pool may count its addresses on coming pods.
+    pub fn is_arriving_or_ready(self) -> bool {
+        matches!(self, Self::Available | Self::Attached | Self::Ready)
+    }
+}
+
+/// Addresses of one allocation. A single address is a block of one.
+pub(crate) type Block = BTreeMap<Ipv4Addr, AddressState>;
+
+/// One ENI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eni {
+    /// Its id.
+    pub id: EniId,
+    /// MAC of its device.
+    pub mac: MacAddress,
+    /// Subnet of its addresses.
+    pub subnet: SubnetId,
+    /// The ENI's own address, never given to a pod.
+    pub primary_address: Ipv4Addr,
+    /// Who may use it.
+    pub role: EniRole,
+    /// Slot; for an ENI not attached yet, the slot reserved for it.
+    pub device: DeviceNumber,
+    /// Card.
+    pub card: NetworkCard,
+    /// Present while attached.
+    pub attachment: Option<AttachmentId>,
+    /// Fate at termination.
+    pub on_termination: OnTermination,
+    /// Where it stands.
+    pub phase: EniPhase,
+    /// When this core learnt of it.
+    pub known_since: BootTime,
+    /// When the last operation on it ended; views that started less than the settle time later say nothing about it.
+    pub changed_at: BootTime,
+    /// When its last lease ended; `known_since` before the first.
+    pub idle_since: BootTime,
+    /// First of the EC2 views in a row that did not show it.
+    pub missing_since: Option<BootTime>,
+    /// EC2 operation in flight; at most one.
+    pub ec2_op: Option<OpId>,
+    /// Kernel operation in flight; at most one.
+    pub kernel_op: Option<OpId>,
+    /// Earliest time for its next operation, after refusals that concern it alone.
+    pub not_before: BootTime,
+    /// Refusals in a row.
+    pub refusals: u32,
+    pub(crate) blocks: BTreeMap<Allocation, Block>,
+}
+
+impl Eni {
+    pub(crate) fn from_fact(fact: &EniFact, device: DeviceNumber, phase: EniPhase, now: BootTime) -> Self {
+        let attachment = fact.attachment.as_ref();
+        Self {
+            id: fact.id.clone(),
+            mac: fact.mac,
+            subnet: fact.subnet.clone(),
+            primary_address: fact.primary_address,
+            role: fact.role,
+            device: attachment.map_or(device, |a| a.device),
+            card: attachment.map_or(NetworkCard::DEFAULT, |a| a.card),
+            attachment: attachment.map(|a| a.id.clone()),
+            on_termination: attachment.map_or(OnTermination::Keep, |a| a.on_termination),
+            phase,
+            known_since: now,
+            changed_at: BootTime::default(),
+            idle_since: now,
+            missing_since: None,
+            ec2_op: None,
+            kernel_op: None,
+            not_before: BootTime::default(),
+            refusals: 0,
+            blocks: BTreeMap::new(),
+        }
+    }
+
+    /// Table with its routes.
+    pub fn table(&self) -> RouteTableId {
+        RouteTableId::for_eni(self.card, self.device)
+    }
+
+    /// All its pod addresses and what they are doing.
+    pub fn addresses(&self) -> impl Iterator<Item = (Ipv4Addr, &AddressState)> {
+        self.blocks.values().flatten().map(|(address, state)| (*address, state))
+    }
+
+    /// Its allocations: addresses and prefixes, each taking one slot.
+    pub fn allocations(&self) -> impl Iterator<Item = Allocation> {
+        self.blocks.keys().copied()
+    }
+
+    /// Number of slots in use.
+    pub fn slots_used(&self) -> u16 {
+        u16::try_from(self.blocks.len()).unwrap_or(u16::MAX)
+    }
+
+    /// State of one address.
+    pub fn address(&self, address: Ipv4Addr) -> Option<&AddressState> {
+        self.blocks.values().find_map(|block| block.get(&address))
+    }
+
+    pub(crate) fn address_mut(&mut self, address: Ipv4Addr) -> Option<&mut AddressState> {
+        self.blocks.values_mut().find_map(|block| block.get_mut(&address))
+    }
+
+    pub(crate) fn addresses_mut(&mut self) -> impl Iterator<Item = (Ipv4Addr, &mut AddressState)> {
+        self.blocks
+            .values_mut()
+            .flatten()
+            .map(|(address, state)| (*address, state))
+    }
+
+    /// Adds an allocation with all its addresses in one state; keeps what is there.
+    pub(crate) fn add(&mut self, allocation: Allocation, state: &AddressState) {
+        self.blocks
+            .entry(allocation)
+            .or_insert_with(|| allocation.addresses().map(|address| (address, state.clone())).collect());
+    }
+
+    /// Puts every address of these allocations into one state.
+    pub(crate) fn mark(&mut self, allocations: &BTreeSet<Allocation>, to: &AddressState) {
+        for (_, block) in self
+            .blocks
+            .iter_mut()
+            .filter(|(allocation, _)| allocations.contains(allocation))
+        {
+            block.values_mut().for_each(|state| *state = to.clone());
+        }
+    }
+
+    /// Leases on it.
+    pub fn leased(&self) -> usize {
+        self.addresses().filter(|(_, state)| state.key().is_some()).count()
+    }
+
+    /// Whether a grant may come from it.
+    pub fn serves(&self) -> bool {
+        self.phase == EniPhase::Ready && self.missing_since.is_none() && self.role != EniRole::Unmanaged
+    }
+
+    /// Whether a view that started at `started_at` can be believed about it.
+    pub(crate) fn settled(&self, started_at: BootTime, settle: std::time::Duration) -> bool {
+        self.ec2_op.is_none() && started_at >= self.changed_at.after(settle_or_zero(self.changed_at, settle))
+    }
+}
+
+/// An ENI that this run never changed needs no settling.
+fn settle_or_zero(changed_at: BootTime, settle: std::time::Duration) -> std::time::Duration {
+    if changed_at == BootTime::default() {
+        std::time::Duration::ZERO
+    } else {
+        settle
+    }
+}

@@ -1,0 +1,242 @@
+//! The way of an ENI: created, attached, set up, ready; retiring, torn down, detached, deleted.
+//!
+//! Every phase has one next step, which is planned again whenever the last try ended, so a crash anywhere is recovered
+//! by the ordinary plan.
+
+use std::collections::BTreeSet;
+
+use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId};
+
+use crate::action::{Note, Work};
+use crate::address::AddressState;
+use crate::core::Core;
+use crate::eni::{Eni, EniPhase};
+use crate::event::{EniFact, EniRole, OnTermination};
+use crate::{BootTime, Now};
+
+/// Pause between Detach and the first Delete: EC2 refuses to delete while the attachment is on its way out.
+const DETACH_PAUSE: std::time::Duration = std::time::Duration::from_secs(2);
+
+impl Core {
+    pub(crate) fn plan_lifecycles(&mut self, now: Now) {
+        let ids: Vec<EniId> = self.pool.enis.keys().cloned().collect();
+        for id in ids {
+            let eni = self.pool.enis[&id].clone();
+            if eni.role != EniRole::Unmanaged && self.due(eni.not_before, now.boot) {
+                self.plan_eni(&eni, now.boot);
+            }
+        }
+    }
+
+    fn plan_eni(&mut self, eni: &Eni, now: BootTime) {
+        match eni.phase {
+            EniPhase::Available => self.plan_attach(eni, now),
+            EniPhase::Attached => {
+                self.plan_setup(eni);
+                self.plan_delete_on_termination(eni, now);
+            }
+            EniPhase::Ready => self.plan_delete_on_termination(eni, now),
+            EniPhase::Retiring if eni.kernel_op.is_none() => {
+                let work = Work::TeardownEni {
+                    eni: eni.id.clone(),
+                    address: eni.primary_address,
+                    table: eni.table(),
+                };
+                self.start(work);
+            }
+            EniPhase::Retiring => {}
+            EniPhase::TornDown => self.plan_detach(eni, now),
+            EniPhase::Detached => {
+                let backoff = self.backoffs.delete.not_before;
+                if eni.ec2_op.is_none() && self.due(backoff, now) {
+                    self.start(Work::DeleteEni { eni: eni.id.clone() });
+                }
+            }
+        }
+    }
+
+    fn plan_attach(&mut self, eni: &Eni, now: BootTime) {
+        let backoff = self.backoffs.attach.not_before;
+        if eni.ec2_op.is_none() && self.due(backoff, now) {
+            self.start(Work::Attach {
+                eni: eni.id.clone(),
+                device: eni.device,
+                card: eni.card,
+            });
+        }
+    }
+
+    fn plan_setup(&mut self, eni: &Eni) {
+        if eni.role == EniRole::Primary {
+            self.eni_ready(&eni.id);
+        } else if eni.kernel_op.is_none() && self.links.contains(&eni.mac) {
+            self.start(Work::SetupEni {
+                eni: eni.id.clone(),
+                mac: eni.mac,
+                table: eni.table(),
+                address: eni.primary_address,
+                subnet: eni.subnet.clone(),
+            });
+        }
+    }
+
+    fn plan_delete_on_termination(&mut self, eni: &Eni, now: BootTime) {
+        let Some(attachment) = eni.attachment.clone() else {
+            return;
+        };
+        let wanted = eni.on_termination == OnTermination::Keep && eni.role == EniRole::Managed;
+        let backoff = self.backoffs.modify.not_before;
+        if wanted && eni.ec2_op.is_none() && self.due(backoff, now) {
+            self.start(Work::DeleteOnTermination {
+                eni: eni.id.clone(),
+                attachment,
+            });
+        }
+    }
+
+    fn plan_detach(&mut self, eni: &Eni, now: BootTime) {
+        let Some(attachment) = eni.attachment.clone() else {
+            self.eni_detached(&eni.id, now);
+            return;
+        };
+        let backoff = self.backoffs.detach.not_before;
+        if eni.ec2_op.is_none() && self.due(backoff, now) {
+            self.start(Work::Detach {
+                eni: eni.id.clone(),
+                attachment,
+            });
+        }
+    }
+
+    pub(crate) fn eni_created(&mut self, fact: &EniFact, now: BootTime) {
+        // A repeated creation may return an ENI that an earlier answer, or a view, already brought.
+        if self.pool.enis.contains_key(&fact.id) {
+            return;
+        }
+        let device = self.pool.free_device(&[]);
+        let mut eni = Eni::from_fact(fact, device, EniPhase::Available, now);
+        eni.role = EniRole::Managed;
+        eni.changed_at = now;
+        if eni.attachment.is_some() {
+            eni.phase = EniPhase::Attached;
+        }
+        for allocation in &fact.allocations {
+            eni.add(*allocation, &self.fresh(*allocation, now));
+        }
+        self.pool.enis.insert(fact.id.clone(), eni);
+        self.note_eni(&fact.id, "created");
+    }
+
+    pub(crate) fn eni_attached(&mut self, id: &EniId, attachment: AttachmentId) {
+        if let Some(eni) = self.pool.enis.get_mut(id) {
+            eni.attachment = Some(attachment);
+            eni.phase = EniPhase::Attached;
+            eni.refusals = 0;
+            self.note_eni(id, "attached");
+        }
+    }
+
+    /// The instance has no slot left, whatever the table says: remember that, and let the ENI go.
+    pub(crate) fn no_slot_for(&mut self, id: &EniId) {
+        if let Some(eni) = self.pool.enis.get_mut(id) {
+            eni.phase = EniPhase::Detached;
+            self.max_enis = self.pool.enis_on_instance().max(1);
+            self.note_eni(id, "no slot");
+        }
+    }
+
+    pub(crate) fn eni_will_go_with_instance(&mut self, id: &EniId) {
+        if let Some(eni) = self.pool.enis.get_mut(id) {
+            eni.on_termination = OnTermination::Delete;
+        }
+    }
+
+    pub(crate) fn eni_ready(&mut self, id: &EniId) {
+        if let Some(eni) = self.pool.enis.get_mut(id).filter(|eni| eni.phase == EniPhase::Attached) {
+            eni.phase = EniPhase::Ready;
+            eni.refusals = 0;
+            self.outbox.bump();
+            self.note_eni(id, "ready");
+        }
+    }
+
+    /// Takes an ENI out of service for good. Only for ENIs without leases.
+    pub(crate) fn retire(&mut self, id: &EniId) {
+        let eni = self.pool.enis.get_mut(id).expect("the caller found it in the pool");
+        assert!(
+            eni.leased() == 0 && eni.role == EniRole::Managed,
+            "only an empty ENI of ours retires: {id}"
+        );
+        eni.phase = EniPhase::Retiring;
+        self.outbox.bump();
+        self.note_eni(id, "retiring");
+    }
+
+    pub(crate) fn eni_torn_down(&mut self, id: &EniId) {
+        if let Some(eni) = self.pool.enis.get_mut(id) {
+            eni.phase = EniPhase::TornDown;
+            self.outbox.bump();
+        }
+    }
+
+    pub(crate) fn eni_detached(&mut self, id: &EniId, now: BootTime) {
+        if let Some(eni) = self.pool.enis.get_mut(id) {
+            eni.attachment = None;
+            eni.phase = EniPhase::Detached;
+            eni.not_before = now.after(DETACH_PAUSE);
+            self.outbox.bump();
+            self.note_eni(id, "detached");
+        }
+    }
+
+    pub(crate) fn eni_deleted(&mut self, id: &EniId) {
+        if self.pool.enis.remove(id).is_some() {
+            self.outbox.bump();
+            self.note_eni(id, "deleted");
+        }
+    }
+
+    pub(crate) fn addresses_allocated(&mut self, id: &EniId, allocations: &[Allocation], now: BootTime) {
+        for allocation in allocations {
+            let state = self.fresh(*allocation, now);
+            if let Some(eni) = self.pool.enis.get_mut(id) {
+                eni.add(*allocation, &state);
+                eni.refusals = 0;
+            }
+        }
+    }
+
+    pub(crate) fn addresses_released(&mut self, id: &EniId, allocations: &BTreeSet<Allocation>) {
+        if let Some(eni) = self.pool.enis.get_mut(id) {
+            eni.blocks.retain(|allocation, _| !allocations.contains(allocation));
+        }
+    }
+
+    /// A release did not happen: the addresses are ours as before.
+    pub(crate) fn addresses_kept(&mut self, id: &EniId, allocations: &BTreeSet<Allocation>, now: BootTime) {
+        if let Some(eni) = self.pool.enis.get_mut(id) {
+            eni.mark(allocations, &AddressState::Free { since: now });
+        }
+    }
+
+    /// State of an address that EC2 gave us this moment. It may have had a pod on another ENI of this node a moment ago.
+    pub(crate) fn fresh(&self, allocation: Allocation, now: BootTime) -> AddressState {
+        let rest = allocation
+            .addresses()
+            .filter_map(|address| self.resting_elsewhere.get(&address))
+            .max();
+        rest.map_or(AddressState::Free { since: now }, |until| AddressState::Cooling {
+            since: now,
+            until: *until,
+        })
+    }
+
+    pub(crate) fn note_eni(&mut self, id: &EniId, phase: &'static str) {
+        self.outbox.note(Note::Eni { eni: id.clone(), phase });
+    }
+
+    /// Slot for an ENI that a view found available and that nobody planned.
+    pub(crate) fn spare_device(&self) -> DeviceNumber {
+        self.pool.free_device(&[])
+    }
+}

@@ -1,0 +1,275 @@
+//! Operations: starting, ending, and what to do when nobody knows how one ended.
+//!
+//! Owns two rules: one EC2 mutation per ENI at a time, and nothing that EC2 would remember runs before the journal that
+//! names it is durable. An unknown outcome is never guessed: it is resolved by a view that started late enough, or by
+//! repeating a call that is safe to repeat.
+
+use vpc_types::EniId;
+
+use crate::action::{Action, Note, Work};
+use crate::backoff::Backoff;
+use crate::core::{Backoffs, Core, OpRecord, OpState};
+use crate::event::{Applied, OpOutcome, Refusal, Scope};
+use crate::{BootTime, Now, OpId};
+
+impl Work {
+    /// A word for logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::CreateEni { .. } => "CreateEni",
+            Self::Attach { .. } => "Attach",
+            Self::DeleteOnTermination { .. } => "DeleteOnTermination",
+            Self::AllocateAddresses { .. } => "AllocateAddresses",
+            Self::ReleaseAddresses { .. } => "ReleaseAddresses",
+            Self::Detach { .. } => "Detach",
+            Self::DeleteEni { .. } => "DeleteEni",
+            Self::SetupEni { .. } => "SetupEni",
+            Self::TeardownEni { .. } => "TeardownEni",
+            Self::ClearPodState { .. } => "ClearPodState",
+        }
+    }
+
+    /// Whether EC2 would remember it, so that the journal must.
+    pub(crate) fn is_ec2(&self) -> bool {
+        !matches!(
+            self,
+            Self::SetupEni { .. } | Self::TeardownEni { .. } | Self::ClearPodState { .. }
+        )
+    }
+
+    /// Whether doing it twice is the same as once, so that an unknown outcome is resolved by repeating it.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        matches!(
+            self,
+            Self::CreateEni { .. } | Self::DeleteEni { .. } | Self::DeleteOnTermination { .. }
+        )
+    }
+
+    /// Slots that it takes on an ENI of the pool once it succeeds.
+    pub(crate) fn slots_asked(&self) -> u16 {
+        if let Self::AllocateAddresses { count, .. } = self {
+            *count
+        } else {
+            0
+        }
+    }
+
+    /// The ENI it concerns.
+    pub fn eni(&self) -> Option<&EniId> {
+        match self {
+            Self::Attach { eni, .. }
+            | Self::DeleteOnTermination { eni, .. }
+            | Self::AllocateAddresses { eni, .. }
+            | Self::ReleaseAddresses { eni, .. }
+            | Self::Detach { eni, .. }
+            | Self::DeleteEni { eni }
+            | Self::SetupEni { eni, .. }
+            | Self::TeardownEni { eni, .. } => Some(eni),
+            Self::CreateEni { .. } | Self::ClearPodState { .. } => None,
+        }
+    }
+}
+
+impl Backoffs {
+    /// The waiting rule of an EC2 operation; kernel operations have none.
+    pub(crate) fn of(&mut self, work: &Work) -> Option<&mut Backoff> {
+        match work {
+            Work::CreateEni { .. } => Some(&mut self.create),
+            Work::Attach { .. } => Some(&mut self.attach),
+            Work::DeleteOnTermination { .. } => Some(&mut self.modify),
+            Work::AllocateAddresses { .. } => Some(&mut self.allocate),
+            Work::ReleaseAddresses { .. } => Some(&mut self.release),
+            Work::Detach { .. } => Some(&mut self.detach),
+            Work::DeleteEni { .. } => Some(&mut self.delete),
+            Work::SetupEni { .. } | Work::TeardownEni { .. } | Work::ClearPodState { .. } => None,
+        }
+    }
+}
+
+impl Core {
+    /// Journals an operation and runs it once the journal is durable.
+    pub(crate) fn start(&mut self, work: Work) -> OpId {
+        let op = OpId(self.next_op);
+        self.next_op += 1;
+        if let Some(eni) = work.eni().and_then(|id| self.pool.enis.get_mut(id)) {
+            let slot = if work.is_ec2() {
+                &mut eni.ec2_op
+            } else {
+                &mut eni.kernel_op
+            };
+            assert!(
+                slot.is_none(),
+                "one operation of a kind per ENI: {} on {}",
+                work.kind(),
+                eni.id
+            );
+            *slot = Some(op);
+        }
+        self.ops.insert(
+            op,
+            OpRecord {
+                work: work.clone(),
+                state: OpState::InFlight,
+            },
+        );
+        let after = if work.is_ec2() {
+            self.outbox.bump()
+        } else {
+            self.gate_of(&work)
+        };
+        self.outbox.after(after, Action::Run { op, work });
+        op
+    }
+
+    /// A kernel change needs no journal, but the end of a lease must be on file before its state is removed.
+    fn gate_of(&self, work: &Work) -> crate::Generation {
+        match work {
+            Work::ClearPodState {
+                address,
+                owner: Some(_),
+            } => {
+                let lease = self.pool.leases.values().find(|lease| lease.address == *address);
+                lease.map_or_else(Default::default, |lease| lease.generation)
+            }
+            _ => crate::Generation::default(),
+        }
+    }
+
+    pub(crate) fn op_done(&mut self, op: OpId, outcome: OpOutcome, now: Now) {
+        let Some(record) = self.ops.get_mut(&op) else { return };
+        let work = record.work.clone();
+        match outcome {
+            OpOutcome::Unknown => {
+                record.state = OpState::Unresolved { since: now.boot };
+                self.outbox.note(Note::OpUnknown { op, kind: work.kind() });
+                if !work.is_repeatable() {
+                    let at = now.boot.after(self.config.timers.settle);
+                    self.wish(Scope::Attached).want(at);
+                }
+            }
+            OpOutcome::Applied(applied) => {
+                self.end(op, &work, now.boot);
+                if let Some(backoff) = self.backoffs.of(&work) {
+                    backoff.succeeded();
+                }
+                self.applied(&work, applied, now);
+            }
+            OpOutcome::Refused(refusal) => {
+                self.end(op, &work, now.boot);
+                self.outbox.note(Note::OpRefused {
+                    op,
+                    kind: work.kind(),
+                    refusal,
+                });
+                self.refused(&work, refusal, now.boot);
+            }
+        }
+    }
+
+    /// Takes an operation out of the journal and frees its ENI for the next one.
+    pub(crate) fn end(&mut self, op: OpId, work: &Work, now: BootTime) {
+        self.ops.remove(&op);
+        if let Some(eni) = work.eni().and_then(|id| self.pool.enis.get_mut(id)) {
+            if work.is_ec2() {
+                eni.ec2_op = None;
+                eni.changed_at = now;
+            } else {
+                eni.kernel_op = None;
+            }
+        }
+        if work.is_ec2() {
+            self.outbox.bump();
+        }
+    }
+
+    fn applied(&mut self, work: &Work, applied: Applied, now: Now) {
+        match (work, applied) {
+            (Work::CreateEni { .. }, Applied::Created(fact)) => self.eni_created(&fact, now.boot),
+            (Work::Attach { eni, .. }, Applied::Attached(attachment)) => self.eni_attached(eni, attachment),
+            (Work::AllocateAddresses { eni, .. }, Applied::Allocated(allocations)) => {
+                self.addresses_allocated(eni, &allocations, now.boot);
+            }
+            (Work::ReleaseAddresses { eni, allocations }, _) => self.addresses_released(eni, allocations),
+            (Work::DeleteOnTermination { eni, .. }, _) => self.eni_will_go_with_instance(eni),
+            (Work::Detach { eni, .. }, _) => self.eni_detached(eni, now.boot),
+            (Work::DeleteEni { eni }, _) => self.eni_deleted(eni),
+            (Work::SetupEni { eni, .. }, _) => self.eni_ready(eni),
+            (Work::TeardownEni { eni, .. }, _) => self.eni_torn_down(eni),
+            (Work::ClearPodState { address, owner }, _) => self.cleared(*address, owner.as_ref(), now.boot),
+            // An answer that does not carry what was asked for tells nothing: look.
+            (Work::CreateEni { .. } | Work::Attach { .. } | Work::AllocateAddresses { .. }, _) => {
+                let at = now.boot.after(self.config.timers.settle);
+                self.wish(Scope::Attached).want(at);
+            }
+        }
+    }
+
+    fn refused(&mut self, work: &Work, refusal: Refusal, now: BootTime) {
+        if let Work::ReleaseAddresses { eni, allocations } = work {
+            self.addresses_kept(eni, allocations, now);
+        }
+        match (work, refusal) {
+            (Work::ClearPodState { address, .. }, _) => self.not_cleared(*address, now),
+            (Work::DeleteEni { eni }, Refusal::Gone) => self.eni_deleted(eni),
+            (Work::Detach { eni, .. }, Refusal::Gone | Refusal::Conflict) => self.eni_detached(eni, now),
+            (_, Refusal::SubnetFull | Refusal::SubnetFragmented) => self.subnet_full(refusal, now),
+            (Work::Attach { eni, .. }, Refusal::LimitReached) => self.no_slot_for(eni),
+            (_, Refusal::Conflict | Refusal::Gone | Refusal::LinkMissing | Refusal::Kernel) => self.hold_eni(work, now),
+            (Work::AllocateAddresses { .. }, Refusal::LimitReached) => self.hold_eni(work, now),
+            (
+                _,
+                Refusal::Throttled | Refusal::Unavailable | Refusal::LimitReached | Refusal::Denied | Refusal::Other,
+            ) => {
+                if let Some(backoff) = self.backoffs.of(work) {
+                    backoff.refused(refusal, now, &self.config.timers, &mut self.jitter);
+                }
+            }
+        }
+    }
+
+    /// A refusal that concerns one ENI alone: pause that ENI, and look at it if EC2 knows more than we do.
+    fn hold_eni(&mut self, work: &Work, now: BootTime) {
+        let timers = self.config.timers;
+        if let Some(eni) = work.eni().and_then(|id| self.pool.enis.get_mut(id)) {
+            eni.refusals = (eni.refusals + 1).min(6);
+            eni.not_before = now.after(timers.backoff_start * 2u32.pow(eni.refusals - 1));
+        }
+        if work.is_ec2() && !matches!(work, Work::DeleteEni { .. }) {
+            self.wish(Scope::Attached).want(now.after(timers.settle));
+        }
+    }
+
+    /// A full subnet stops growth of both kinds; a starving node looks again sooner.
+    fn subnet_full(&mut self, refusal: Refusal, now: BootTime) {
+        let timers = &self.config.timers;
+        let pause = if self.waiting.is_empty() {
+            timers.subnet_retry_refill
+        } else {
+            timers.subnet_retry_starving
+        };
+        let until = now.after(pause * 3 / 4 + self.jitter.up_to(pause / 2));
+        self.backoffs.allocate.pause(refusal, until);
+        self.backoffs.create.pause(refusal, until);
+    }
+
+    /// Repeats operations of unknown outcome that are safe to repeat, with the waiting rule of their kind.
+    pub(crate) fn plan_repeats(&mut self, now: BootTime) {
+        let unresolved: Vec<(OpId, Work)> = self
+            .ops
+            .iter()
+            .filter(|(_, record)| matches!(record.state, OpState::Unresolved { .. }) && record.work.is_repeatable())
+            .map(|(op, record)| (*op, record.work.clone()))
+            .collect();
+        for (op, work) in unresolved {
+            let backoff = self.backoffs.of(&work).copied().unwrap_or_default();
+            if self.due(backoff.not_before, now) {
+                if let Some(backoff) = self.backoffs.of(&work) {
+                    backoff.refused(Refusal::Unavailable, now, &self.config.timers, &mut self.jitter);
+                }
+                self.ops.get_mut(&op).expect("the list was made from the journal").state = OpState::InFlight;
+                let generation = self.outbox.generation();
+                self.outbox.after(generation, Action::Run { op, work });
+            }
+        }
+    }
+}

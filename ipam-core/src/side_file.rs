@@ -1,0 +1,363 @@
+//! The side file: what a restart needs beyond the leases. ENIs with the rests of their addresses, the journal of
+//! operations, and which `ipam.json` it belongs to.
+//!
+//! The format is ours alone and may change with the version text; a file that does not parse counts as absent.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, NetworkCard, Prefix28, SubnetId};
+
+use crate::action::Work;
+use crate::address::AddressState;
+use crate::core::OpRecord;
+use crate::eni::{Eni, EniPhase};
+use crate::event::{EniRole, OnTermination};
+use crate::lease::{Lease, LeaseState};
+use crate::{BootTime, OpId};
+
+/// Bumped when a reader of the former version would misread.
+const VERSION: &str = "vpc-cni-side/1";
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SideFile {
+    version: String,
+    pub(crate) boot_id: String,
+    /// SHA-1 of the `ipam.json` written with it.
+    pub(crate) fingerprint: String,
+    pub(crate) generation: u64,
+    pub(crate) next_op: u64,
+    pub(crate) max_enis: u16,
+    enis: Vec<EniRow>,
+    leases: Vec<StoredLease>,
+    resting_elsewhere: Vec<(Ipv4Addr, u64)>,
+    journal: Vec<OpRow>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct EniRow {
+    id: String,
+    mac: String,
+    subnet: String,
+    primary_address: Ipv4Addr,
+    role: String,
+    device: u16,
+    card: u16,
+    attachment: Option<String>,
+    goes_with_instance: bool,
+    phase: String,
+    allocations: Vec<String>,
+    /// Address, since, until: milliseconds since boot.
+    cooling: Vec<(Ipv4Addr, u64, u64)>,
+    missing: Vec<Ipv4Addr>,
+    idle_since: u64,
+    known_since: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredLease {
+    address: Ipv4Addr,
+    state: String,
+    since: u64,
+}
+
+/// What `ipam.json` has no room for about one lease.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LeaseRow {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) state: LeaseState,
+    pub(crate) since: BootTime,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct OpRow {
+    op: u64,
+    kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    eni: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subnet: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attachment: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    count: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    device: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    card: Option<u16>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    allocations: Vec<String>,
+}
+
+fn millis(time: BootTime) -> u64 {
+    u64::try_from(time.0.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn boot(millis: u64) -> BootTime {
+    BootTime(Duration::from_millis(millis))
+}
+
+fn parse_allocation(text: &str) -> Option<Allocation> {
+    match text.parse::<Ipv4Addr>() {
+        Ok(ip) => Some(Allocation::Ip(ip)),
+        Err(_) => Some(Allocation::Prefix(Prefix28::new(text.parse().ok()?).ok()?)),
+    }
+}
+
+pub(crate) struct SideSource<'a> {
+    pub(crate) boot_id: &'a str,
+    pub(crate) fingerprint: String,
+    pub(crate) generation: u64,
+    pub(crate) next_op: u64,
+    pub(crate) max_enis: u16,
+    pub(crate) resting_elsewhere: Vec<(Ipv4Addr, BootTime)>,
+}
+
+pub(crate) fn encode<'a>(
+    source: SideSource<'_>,
+    enis: impl Iterator<Item = &'a Eni>,
+    leases: impl Iterator<Item = &'a Lease>,
+    ops: impl Iterator<Item = (&'a OpId, &'a OpRecord)>,
+) -> Vec<u8> {
+    let file = SideFile {
+        version: VERSION.to_owned(),
+        boot_id: source.boot_id.to_owned(),
+        fingerprint: source.fingerprint,
+        generation: source.generation,
+        next_op: source.next_op,
+        max_enis: source.max_enis,
+        enis: enis.map(eni_row).collect(),
+        leases: leases.map(lease_row).collect(),
+        resting_elsewhere: source
+            .resting_elsewhere
+            .into_iter()
+            .map(|(a, until)| (a, millis(until)))
+            .collect(),
+        journal: ops
+            .filter(|(_, record)| record.work.is_ec2())
+            .map(|(op, record)| op_row(*op, &record.work))
+            .collect(),
+    };
+    let mut bytes = serde_json::to_vec(&file).expect("rows of numbers and texts always serialise");
+    bytes.push(b'\n');
+    bytes
+}
+
+fn eni_row(eni: &Eni) -> EniRow {
+    let cooling = |(address, state): (Ipv4Addr, &AddressState)| {
+        let AddressState::Cooling { since, until } = state else {
+            return None;
+        };
+        Some((address, millis(*since), millis(*until)))
+    };
+    let missing =
+        |(address, state): (Ipv4Addr, &AddressState)| matches!(state, AddressState::Missing { .. }).then_some(address);
+    EniRow {
+        id: eni.id.to_string(),
+        mac: eni.mac.to_string(),
+        subnet: eni.subnet.to_string(),
+        primary_address: eni.primary_address,
+        role: role_name(eni.role).to_owned(),
+        device: eni.device.0,
+        card: eni.card.0,
+        attachment: eni.attachment.as_ref().map(AttachmentId::to_string),
+        goes_with_instance: eni.on_termination == OnTermination::Delete,
+        phase: eni.phase.as_str().to_owned(),
+        allocations: eni.allocations().map(|allocation| allocation.to_string()).collect(),
+        cooling: eni.addresses().filter_map(cooling).collect(),
+        missing: eni.addresses().filter_map(missing).collect(),
+        idle_since: millis(eni.idle_since),
+        known_since: millis(eni.known_since),
+    }
+}
+
+fn role_name(role: EniRole) -> &'static str {
+    match role {
+        EniRole::Primary => "primary",
+        EniRole::Managed => "managed",
+        EniRole::Unmanaged => "unmanaged",
+    }
+}
+
+fn lease_row(lease: &Lease) -> StoredLease {
+    StoredLease {
+        address: lease.address,
+        state: lease.state.as_str().to_owned(),
+        since: millis(lease.since),
+    }
+}
+
+fn op_row(op: OpId, work: &Work) -> OpRow {
+    let mut row = OpRow {
+        op: op.0,
+        kind: work.kind().to_owned(),
+        eni: work.eni().map(EniId::to_string),
+        token: None,
+        subnet: None,
+        attachment: None,
+        count: None,
+        device: None,
+        card: None,
+        allocations: Vec::new(),
+    };
+    match work {
+        Work::CreateEni {
+            token,
+            subnet,
+            addresses,
+        } => {
+            row.token = Some(token.clone());
+            row.subnet = Some(subnet.to_string());
+            row.count = Some(*addresses);
+        }
+        Work::Attach { device, card, .. } => (row.device, row.card) = (Some(device.0), Some(card.0)),
+        Work::DeleteOnTermination { attachment, .. } | Work::Detach { attachment, .. } => {
+            row.attachment = Some(attachment.to_string());
+        }
+        Work::AllocateAddresses { count, .. } => row.count = Some(*count),
+        Work::ReleaseAddresses { allocations, .. } => {
+            row.allocations = allocations.iter().map(Allocation::to_string).collect();
+        }
+        Work::DeleteEni { .. } | Work::SetupEni { .. } | Work::TeardownEni { .. } | Work::ClearPodState { .. } => {}
+    }
+    row
+}
+
+/// What a side file says, checked.
+#[derive(Debug)]
+pub(crate) struct SideState {
+    pub(crate) enis: Vec<Eni>,
+    pub(crate) leases: Vec<LeaseRow>,
+    pub(crate) resting_elsewhere: Vec<(Ipv4Addr, BootTime)>,
+    pub(crate) journal: Vec<(OpId, Work)>,
+}
+
+/// `None` when the file is no side file of this version, or any row does not parse.
+pub(crate) fn decode(bytes: &[u8]) -> Option<(SideFile, SideState)> {
+    let file: SideFile = serde_json::from_slice(bytes).ok()?;
+    if file.version != VERSION {
+        return None;
+    }
+    let state = SideState {
+        enis: file.enis.iter().map(parse_eni).collect::<Option<_>>()?,
+        leases: file
+            .leases
+            .iter()
+            .map(|row| {
+                Some(LeaseRow {
+                    address: row.address,
+                    state: LeaseState::parse(&row.state)?,
+                    since: boot(row.since),
+                })
+            })
+            .collect::<Option<_>>()?,
+        resting_elsewhere: file
+            .resting_elsewhere
+            .iter()
+            .map(|(address, until)| (*address, boot(*until)))
+            .collect(),
+        journal: file
+            .journal
+            .iter()
+            .map(|row| Some((OpId(row.op), parse_work(row)?)))
+            .collect::<Option<_>>()?,
+    };
+    Some((file, state))
+}
+
+fn parse_eni(row: &EniRow) -> Option<Eni> {
+    let role = [EniRole::Primary, EniRole::Managed, EniRole::Unmanaged]
+        .into_iter()
+        .find(|r| role_name(*r) == row.role)?;
+    let mut eni = Eni {
+        id: row.id.parse().ok()?,
+        mac: row.mac.parse().ok()?,
+        subnet: row.subnet.parse().ok()?,
+        primary_address: row.primary_address,
+        role,
+        device: DeviceNumber(row.device),
+        card: NetworkCard(row.card),
+        attachment: row.attachment.as_deref().map(AttachmentId::parse).transpose().ok()?,
+        on_termination: if row.goes_with_instance {
+            OnTermination::Delete
+        } else {
+            OnTermination::Keep
+        },
+        phase: EniPhase::parse(&row.phase)?,
+        known_since: boot(row.known_since),
+        changed_at: BootTime::default(),
+        idle_since: boot(row.idle_since),
+        missing_since: None,
+        ec2_op: None,
+        kernel_op: None,
+        not_before: BootTime::default(),
+        refusals: 0,
+        blocks: std::collections::BTreeMap::new(),
+    };
+    for allocation in &row.allocations {
+        eni.add(
+            parse_allocation(allocation)?,
+            &AddressState::Free {
+                since: BootTime::default(),
+            },
+        );
+    }
+    for (address, since, until) in &row.cooling {
+        *eni.address_mut(*address)? = AddressState::Cooling {
+            since: boot(*since),
+            until: boot(*until),
+        };
+    }
+    for address in &row.missing {
+        *eni.address_mut(*address)? = AddressState::Missing {
+            since: BootTime::default(),
+        };
+    }
+    Some(eni)
+}
+
+fn parse_work(row: &OpRow) -> Option<Work> {
+    let eni = || row.eni.as_deref().and_then(|id| EniId::parse(id).ok());
+    let attachment = || row.attachment.as_deref().and_then(|id| AttachmentId::parse(id).ok());
+    let work = match row.kind.as_str() {
+        "CreateEni" => Work::CreateEni {
+            token: row.token.clone()?,
+            subnet: SubnetId::parse(row.subnet.as_deref()?).ok()?,
+            addresses: row.count?,
+        },
+        "Attach" => Work::Attach {
+            eni: eni()?,
+            device: DeviceNumber(row.device?),
+            card: NetworkCard(row.card?),
+        },
+        "DeleteOnTermination" => Work::DeleteOnTermination {
+            eni: eni()?,
+            attachment: attachment()?,
+        },
+        "AllocateAddresses" => Work::AllocateAddresses {
+            eni: eni()?,
+            count: row.count?,
+        },
+        "ReleaseAddresses" => {
+            let allocations = row
+                .allocations
+                .iter()
+                .map(|text| parse_allocation(text))
+                .collect::<Option<_>>()?;
+            Work::ReleaseAddresses {
+                eni: eni()?,
+                allocations,
+            }
+        }
+        "Detach" => Work::Detach {
+            eni: eni()?,
+            attachment: attachment()?,
+        },
+        "DeleteEni" => Work::DeleteEni { eni: eni()? },
+        _ => return None,
+    };
+    Some(work)
+}

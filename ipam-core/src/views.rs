@@ -1,0 +1,345 @@
+//! What EC2 shows, against what we believe.
+//!
+//! A view is believed about an ENI only if it began after our last change there had time to settle. It may add, it may
+//! resolve an unknown outcome; to take something away it needs a second view that agrees, and leases are never taken
+//! away at all: they become orphans until their address shows again or their pod goes.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use vpc_types::{EniId, IpamKey};
+
+use crate::action::{Action, Work};
+use crate::address::AddressState;
+use crate::core::{Core, OpState};
+use crate::eni::{Eni, EniPhase};
+use crate::event::{AttachmentState, Ec2View, EniFact, EniRole, OnTermination, Refusal, Scope};
+use crate::lease::LeaseState;
+use crate::{BootTime, Now, OpId};
+
+impl Core {
+    pub(crate) fn plan_views(&mut self, now: BootTime) {
+        for scope in [Scope::Attached, Scope::OwnAvailable] {
+            let wish = *self.wish(scope);
+            let Some(at) = wish.wanted_at.filter(|_| !wish.in_flight) else {
+                continue;
+            };
+            let at = at.max(self.backoffs.describe.not_before);
+            if self.due(at, now) {
+                *self.wish(scope) = crate::core::ViewWish {
+                    in_flight: true,
+                    wanted_at: None,
+                };
+                self.outbox.now(Action::Describe { scope });
+            }
+        }
+        self.plan_kernel_view(now);
+    }
+
+    pub(crate) fn describe_failed(&mut self, scope: Scope, refusal: Refusal, now: BootTime) {
+        self.backoffs
+            .describe
+            .refused(refusal, now, &self.config.timers, &mut self.jitter);
+        let wish = self.wish(scope);
+        wish.in_flight = false;
+        wish.want(now);
+    }
+
+    pub(crate) fn ec2_viewed(&mut self, view: &Ec2View, now: Now) {
+        self.wish(view.scope).in_flight = false;
+        self.backoffs.describe.succeeded();
+        match view.scope {
+            Scope::Attached => self.attached_viewed(view, now),
+            Scope::OwnAvailable => self.own_available_viewed(view, now),
+        }
+    }
+
+    fn attached_viewed(&mut self, view: &Ec2View, now: Now) {
+        let primary = self.config.node.primary_mac;
+        if !view.enis.iter().any(|fact| fact.mac == primary) {
+            // A view without the primary ENI is no view.
+            let at = now.boot.after(self.config.timers.settle);
+            self.wish(Scope::Attached).want(at);
+            return;
+        }
+        self.resolve_unknown(view, now.boot);
+        for fact in &view.enis {
+            match self.pool.enis.get(&fact.id) {
+                None => self.adopt(fact, now.boot),
+                Some(eni) if eni.settled(view.started_at, self.config.timers.settle) => self.compare(fact, now.boot),
+                Some(_) => {}
+            }
+        }
+        let shown: BTreeSet<&EniId> = view.enis.iter().map(|fact| &fact.id).collect();
+        let unseen: Vec<EniId> = self
+            .pool
+            .enis
+            .values()
+            .filter(|eni| !shown.contains(&eni.id) && eni.settled(view.started_at, self.config.timers.settle))
+            .map(|eni| eni.id.clone())
+            .collect();
+        for id in unseen {
+            self.not_shown(&id, now.boot);
+        }
+        self.adopt_orphans();
+        self.orphan_homeless();
+        self.seen_ec2 = true;
+        self.cool_unknown = false;
+        self.outbox.bump();
+    }
+
+    /// An ENI on this instance that we did not know.
+    fn adopt(&mut self, fact: &EniFact, now: BootTime) {
+        let detaching = fact
+            .attachment
+            .as_ref()
+            .is_some_and(|a| a.state == AttachmentState::Detaching);
+        let phase = if detaching {
+            EniPhase::Detached
+        } else {
+            EniPhase::Attached
+        };
+        let mut eni = Eni::from_fact(fact, self.spare_device(), phase, now);
+        if fact.role != EniRole::Unmanaged {
+            for allocation in &fact.allocations {
+                eni.add(*allocation, &self.found(*allocation, now));
+            }
+        }
+        self.pool.enis.insert(fact.id.clone(), eni);
+        self.note_eni(&fact.id, "found");
+    }
+
+    /// State of an address that a view shows and we did not know.
+    fn found(&self, allocation: vpc_types::Allocation, now: BootTime) -> AddressState {
+        let state = self.fresh(allocation, now);
+        if self.cool_unknown && matches!(state, AddressState::Free { .. }) {
+            return AddressState::Cooling {
+                since: now,
+                until: now.after(self.config.timers.hold()),
+            };
+        }
+        state
+    }
+
+    /// A known ENI with a believable view of it.
+    fn compare(&mut self, fact: &EniFact, now: BootTime) {
+        let states: Vec<_> = fact.allocations.iter().map(|a| (*a, self.found(*a, now))).collect();
+        let eni = self
+            .pool
+            .enis
+            .get_mut(&fact.id)
+            .expect("the caller found it in the pool");
+        eni.missing_since = None;
+        eni.role = fact.role;
+        if let Some(attachment) = &fact.attachment {
+            eni.attachment = Some(attachment.id.clone());
+            eni.device = attachment.device;
+            eni.card = attachment.card;
+            eni.on_termination = attachment.on_termination;
+            match (eni.phase, attachment.state) {
+                (EniPhase::Available, AttachmentState::Attached) => eni.phase = EniPhase::Attached,
+                (EniPhase::Detached, AttachmentState::Attached) => eni.phase = EniPhase::TornDown,
+                _ => {}
+            }
+        }
+        for (allocation, state) in states {
+            eni.add(allocation, &state);
+        }
+        self.compare_addresses(fact, now);
+    }
+
+    /// What is no longer shown goes missing, and is forgotten when a second view agrees; what is shown again comes back.
+    fn compare_addresses(&mut self, fact: &EniFact, now: BootTime) {
+        let timers = self.config.timers;
+        let eni = self
+            .pool
+            .enis
+            .get_mut(&fact.id)
+            .expect("the caller found it in the pool");
+        let mut look_again = false;
+        eni.blocks.retain(|allocation, block| {
+            let shown = fact.allocations.contains(allocation);
+            for state in block.values_mut() {
+                if shown && matches!(state, AddressState::Missing { .. }) {
+                    *state = AddressState::Free { since: now };
+                } else if !shown && matches!(state, AddressState::Free { .. } | AddressState::Cooling { .. }) {
+                    *state = AddressState::Missing { since: now };
+                }
+            }
+            let confirmed = |s: &AddressState| {
+                matches!(s, AddressState::Missing { since } if now.since(*since) >= timers.confirm_gap)
+            };
+            let forget = !shown && block.values().all(confirmed);
+            look_again |= !shown && !forget && block.values().any(|s| matches!(s, AddressState::Missing { .. }));
+            // A leased address that is gone leaves the pool at once: its lease becomes an orphan.
+            shown || !(forget || block.values().all(|s| s.key().is_some()))
+        });
+        if look_again {
+            self.wish(Scope::Attached).want(now.after(timers.confirm_gap));
+        }
+    }
+
+    /// A known ENI that a believable view of the instance does not show.
+    fn not_shown(&mut self, id: &EniId, now: BootTime) {
+        let timers = self.config.timers;
+        let eni = self.pool.enis.get_mut(id).expect("the caller found it in the pool");
+        match eni.phase {
+            EniPhase::Available | EniPhase::Detached => return,
+            EniPhase::Retiring | EniPhase::TornDown => {
+                self.eni_detached(id, now);
+                return;
+            }
+            EniPhase::Attached | EniPhase::Ready => {}
+        }
+        let since = *eni.missing_since.get_or_insert(now);
+        if now.since(since) >= timers.confirm_gap {
+            self.pool.enis.remove(id);
+            self.note_eni(id, "forgotten");
+        } else {
+            self.wish(Scope::Attached).want(since.after(timers.confirm_gap));
+        }
+    }
+
+    /// Leases whose address is on an ENI again.
+    fn adopt_orphans(&mut self) {
+        let homeless: Vec<(IpamKey, Ipv4Addr)> = self
+            .pool
+            .leases
+            .values()
+            .filter(|lease| {
+                self.pool
+                    .address(lease.address)
+                    .is_none_or(|state| state.key() != Some(&lease.key))
+            })
+            .map(|lease| (lease.key.clone(), lease.address))
+            .collect();
+        for (key, address) in homeless {
+            let Some(home) = self.pool.find_home(address).filter(|eni| eni.missing_since.is_none()) else {
+                continue;
+            };
+            let (device, table) = (home.device, home.table());
+            let Some(state) = self.pool.address_mut(address).filter(|state| state.key().is_none()) else {
+                continue;
+            };
+            *state = AddressState::Leased(key.clone());
+            self.resting_elsewhere.remove(&address);
+            let lease = self
+                .pool
+                .leases
+                .get_mut(&key)
+                .expect("the key comes from the lease table");
+            (lease.device, lease.table) = (device, table);
+            if lease.state == LeaseState::Orphan {
+                lease.state = LeaseState::Granted;
+                let lease = lease.clone();
+                self.note_lease(&lease, Some(LeaseState::Granted), "its address is in view");
+            }
+        }
+    }
+
+    /// Leases whose address is on no ENI in view are kept as orphans.
+    fn orphan_homeless(&mut self) {
+        let homeless: Vec<IpamKey> = self
+            .pool
+            .leases
+            .values()
+            .filter(|lease| matches!(lease.state, LeaseState::Granted | LeaseState::Wired))
+            .filter(|lease| {
+                self.pool
+                    .address(lease.address)
+                    .is_none_or(|state| state.key() != Some(&lease.key))
+            })
+            .map(|lease| lease.key.clone())
+            .collect();
+        for key in homeless {
+            let lease = self
+                .pool
+                .leases
+                .get_mut(&key)
+                .expect("the key comes from the lease table");
+            lease.state = LeaseState::Orphan;
+            let lease = lease.clone();
+            self.note_lease(&lease, Some(LeaseState::Orphan), "EC2 does not show its address");
+        }
+    }
+
+    /// Ends operations of unknown outcome that this view can judge.
+    fn resolve_unknown(&mut self, view: &Ec2View, now: BootTime) {
+        let settle = self.config.timers.settle;
+        let judged: Vec<(OpId, Work)> = self
+            .ops
+            .iter()
+            .filter(|(_, record)| {
+                matches!(record.state, OpState::Unresolved { since } if view.started_at >= since.after(settle))
+                    && !record.work.is_repeatable()
+            })
+            .map(|(op, record)| (*op, record.work.clone()))
+            .collect();
+        for (op, work) in judged {
+            self.end(op, &work, BootTime::default());
+            let fact = work.eni().and_then(|id| view.enis.iter().find(|fact| fact.id == *id));
+            self.resolve(&work, fact, now);
+        }
+        if self
+            .ops
+            .values()
+            .any(|r| matches!(r.state, OpState::Unresolved { .. }) && !r.work.is_repeatable())
+        {
+            self.wish(Scope::Attached).want(now.after(settle));
+        }
+    }
+
+    /// `end` left the ENI marked as settled, so that `compare` takes the rest from the same view.
+    fn resolve(&mut self, work: &Work, fact: Option<&EniFact>, now: BootTime) {
+        match (work, fact) {
+            (Work::ReleaseAddresses { eni, allocations }, Some(fact)) => {
+                let (kept, gone) = allocations.iter().copied().partition(|a| fact.allocations.contains(a));
+                self.addresses_kept(eni, &kept, now);
+                self.addresses_released(eni, &gone);
+            }
+            (Work::ReleaseAddresses { eni, allocations }, None) => self.addresses_kept(eni, allocations, now),
+            (Work::Detach { eni, .. }, None) => self.eni_detached(eni, now),
+            (Work::Detach { eni, .. }, Some(fact)) => {
+                let leaving = fact
+                    .attachment
+                    .as_ref()
+                    .is_none_or(|a| a.state == AttachmentState::Detaching);
+                if leaving {
+                    self.eni_detached(eni, now);
+                }
+            }
+            // Attach, Allocate: whatever the view shows is adopted by the comparison that follows.
+            _ => {}
+        }
+    }
+
+    /// Detached ENIs with our tag: what a run without files left behind half-made.
+    fn own_available_viewed(&mut self, view: &Ec2View, now: Now) {
+        let timers = self.config.timers;
+        for fact in view
+            .enis
+            .iter()
+            .filter(|fact| !self.pool.enis.contains_key(&fact.id))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
+            let Some(created) = fact.created_at else { continue };
+            let age = now.wall.0.saturating_sub(created.0);
+            let creating = self
+                .ops
+                .values()
+                .any(|record| matches!(record.work, Work::CreateEni { .. }));
+            if age < timers.half_made_age || creating {
+                let wait = timers.half_made_age.saturating_sub(age).max(timers.settle);
+                self.wish(Scope::OwnAvailable).want(now.boot.after(wait));
+                continue;
+            }
+            let mut eni = Eni::from_fact(&fact, self.spare_device(), EniPhase::Detached, now.boot);
+            eni.role = EniRole::Managed;
+            eni.on_termination = OnTermination::Keep;
+            self.pool.enis.insert(fact.id.clone(), eni);
+            self.outbox.bump();
+            self.note_eni(&fact.id, "half-made, to be deleted");
+        }
+    }
+}
