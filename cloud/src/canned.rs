@@ -25,6 +25,8 @@ impl Request {
 
 pub(crate) enum Reply {
     Http(u16, Vec<(&'static str, String)>, String),
+    /// A success that breaks off within its body.
+    Cut(String),
     /// Never answers; the connection stays open.
     Hang,
     /// Ends the connection without an answer.
@@ -71,6 +73,11 @@ async fn serve(mut stream: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<Reques
         match reply {
             Reply::Close => return,
             Reply::Hang => std::future::pending().await,
+            Reply::Cut(body) => {
+                let head = format!("HTTP/1.1 200 Cut\r\ncontent-length: {}\r\n\r\n", body.len() + 100);
+                let _gone = stream.write_all(format!("{head}{body}").as_bytes()).await;
+                return;
+            }
             Reply::Http(status, headers, body) => {
                 let mut head = format!("HTTP/1.1 {status} Canned\r\ncontent-length: {}\r\n", body.len());
                 for (name, value) in headers {

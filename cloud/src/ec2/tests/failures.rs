@@ -164,6 +164,15 @@ async fn an_answer_to_something_else_is_no_answer() {
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_off_leaves_a_mutation_unknown() {
+    let bench = Bench::new(|_| Reply::Cut(answer_body("CreateNetworkInterface", ""))).await;
+    let error = bench.client.create_eni(&create()).await.unwrap_err();
+    assert_eq!(error.class(), Class::Unknown, "{error:?}");
+    let error = bench.client.describe_eni(&eni()).await.unwrap_err();
+    assert_eq!(error.class(), Class::Retry, "{error:?}");
+}
+
+#[tokio::test]
 async fn a_page_of_a_proxy_is_no_refusal_by_ec2() {
     let bench = Bench::new(|_| Reply::text(502, "<html>Bad Gateway</html>")).await;
     let error = bench.client.create_eni(&create()).await.unwrap_err();
