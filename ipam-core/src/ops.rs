@@ -123,16 +123,15 @@ impl Core {
 
     /// A kernel change needs no journal, but the end of a lease must be on file before its state is removed.
     fn gate_of(&self, work: &Work) -> crate::Generation {
-        match work {
-            Work::ClearPodState {
-                address,
-                owner: Some(_),
-            } => {
-                let lease = self.pool.leases.values().find(|lease| lease.address == *address);
-                lease.map_or_else(Default::default, |lease| lease.generation)
-            }
-            _ => crate::Generation::default(),
-        }
+        let Work::ClearPodState {
+            address,
+            owner: Some(_),
+        } = work
+        else {
+            return crate::Generation::default();
+        };
+        let lease = self.pool.leases.values().find(|lease| lease.address == *address);
+        lease.map_or_else(Default::default, |lease| lease.generation)
     }
 
     pub(crate) fn op_done(&mut self, op: OpId, outcome: OpOutcome, now: Now) {
