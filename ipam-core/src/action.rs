@@ -9,7 +9,7 @@ use vpc_types::{
 };
 
 use crate::event::{Refusal, Scope};
-use crate::{BootTime, Cause, Generation, LeaseState, OpId, ReqId};
+use crate::{BootTime, Cause, Generation, LeaseState, OpId, ReqId, WallTime};
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub enum Work {
         subnet: SubnetId,
         /// Secondary addresses to create it with.
         addresses: u16,
+        /// When it was first asked for: a tag, and part of what must be equal in a repetition.
+        requested_at: WallTime,
     },
     /// Attach an ENI to this instance.
     Attach {

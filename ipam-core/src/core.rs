@@ -235,7 +235,7 @@ impl Core {
         self.plan_clears(now.boot);
         self.plan_repeats(now.boot);
         self.plan_lifecycles(now);
-        self.plan_growth(now.boot);
+        self.plan_growth(now);
         self.plan_shrink(now.boot);
         self.plan_views(now.boot);
     }

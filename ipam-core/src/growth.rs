@@ -1,12 +1,12 @@
 //! How many addresses are missing, and the fewest calls that bring them.
 
-use crate::BootTime;
 use crate::action::Work;
 use crate::add::count;
 use crate::config::WarmTarget;
 use crate::core::Core;
 use crate::eni::{Eni, EniPhase};
 use crate::event::{EniRole, Refusal};
+use crate::{BootTime, Now};
 
 /// Where the next addresses can come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(crate) enum Room {
 
 impl Core {
     /// Starts the calls that cover what is missing: first slots of ENIs that are there, then new ENIs with their addresses.
-    pub(crate) fn plan_growth(&mut self, now: BootTime) {
+    pub(crate) fn plan_growth(&mut self, Now { boot: now, wall }: Now) {
         let mut missing = self.missing();
         if missing == 0 {
             self.short_since = None;
@@ -57,6 +57,7 @@ impl Core {
                 token,
                 subnet,
                 addresses: small(want),
+                requested_at: wall,
             });
             missing = missing.saturating_sub(want);
         }

@@ -212,6 +212,11 @@ impl Core {
             (Work::DeleteEni { eni }, Refusal::Gone) => self.eni_deleted(eni),
             (Work::Detach { eni, .. }, Refusal::Gone | Refusal::Conflict) => self.eni_detached(eni, now),
             (_, Refusal::SubnetFull | Refusal::SubnetFragmented) => self.subnet_full(refusal, now),
+            // The first try was made with other parameters: whatever it created is found by its tag.
+            (Work::CreateEni { .. }, Refusal::Conflict) => {
+                let at = now.after(self.config.timers.half_made_age);
+                self.wish(Scope::OwnAvailable).want(at);
+            }
             (Work::Attach { eni, .. }, Refusal::LimitReached) => self.no_slot_for(eni),
             (_, Refusal::Conflict | Refusal::Gone | Refusal::LinkMissing | Refusal::Kernel) => self.hold_eni(work, now),
             (Work::AllocateAddresses { .. }, Refusal::LimitReached) => self.hold_eni(work, now),

@@ -15,7 +15,7 @@ use crate::core::OpRecord;
 use crate::eni::{Eni, EniPhase};
 use crate::event::{EniRole, OnTermination};
 use crate::lease::{Lease, LeaseState};
-use crate::{BootTime, OpId};
+use crate::{BootTime, OpId, WallTime};
 
 /// Bumped when a reader of the former version would misread.
 const VERSION: &str = "vpc-cni-side/1";
@@ -84,6 +84,8 @@ struct OpRow {
     attachment: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     count: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    requested_at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     device: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -199,6 +201,7 @@ fn op_row(op: OpId, work: &Work) -> OpRow {
         subnet: None,
         attachment: None,
         count: None,
+        requested_at: None,
         device: None,
         card: None,
         allocations: Vec::new(),
@@ -208,10 +211,12 @@ fn op_row(op: OpId, work: &Work) -> OpRow {
             token,
             subnet,
             addresses,
+            requested_at,
         } => {
             row.token = Some(token.clone());
             row.subnet = Some(subnet.to_string());
             row.count = Some(*addresses);
+            row.requested_at = Some(requested_at.as_nanos());
         }
         Work::Attach { device, card, .. } => (row.device, row.card) = (Some(device.0), Some(card.0)),
         Work::DeleteOnTermination { attachment, .. } | Work::Detach { attachment, .. } => {
@@ -327,6 +332,7 @@ fn parse_work(row: &OpRow) -> Option<Work> {
             token: row.token.clone()?,
             subnet: SubnetId::parse(row.subnet.as_deref()?).ok()?,
             addresses: row.count?,
+            requested_at: WallTime(Duration::from_nanos(row.requested_at?)),
         },
         "Attach" => Work::Attach {
             eni: eni()?,
