@@ -9,6 +9,7 @@
 //! Called by `vpc-sim`, the end-to-end tests and the demo.
 
 pub mod fabric;
+pub mod host;
 pub mod node;
 pub mod place;
 pub mod probe;
@@ -17,6 +18,7 @@ pub mod sandbox;
 mod os;
 
 pub use fabric::{Fabric, FabricConfig, FabricError};
+pub use host::{DefaultRoute, DeviceSetup, Host, HostError, configure_device};
 pub use node::{Node, NodeConfig, NodeError};
 pub use place::{NetnsRef, Place, PlaceError};
 pub use sandbox::{Entry, Privilege, Sandbox, SandboxConfig, SandboxError};

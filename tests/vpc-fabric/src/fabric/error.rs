@@ -26,13 +26,22 @@ pub enum FabricError {
         source: netlink::SocketError,
     },
     /// The kernel refused a request.
-    #[error("{operation}")]
+    #[error("the kernel refused to {operation}")]
     Refused {
         /// What was being done.
-        operation: String,
+        operation: &'static str,
         /// Why.
         #[source]
         source: netlink::MessageError,
+    },
+    /// A device that was just made is not there.
+    #[error("no device {device}")]
+    Device {
+        /// Its name.
+        device: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// No such ENI is attached.
     #[error("{0} is not attached")]
@@ -55,6 +64,24 @@ pub enum FabricError {
         public: Ipv4Addr,
         /// Its private address.
         owner: Ipv4Addr,
+    },
+    /// The filter could not be changed; nothing of the change was applied.
+    #[error("filter: {operation}")]
+    Filter {
+        /// What was being done.
+        operation: &'static str,
+        /// Why.
+        #[source]
+        source: nft::CommitError,
+    },
+    /// The filter's counters could not be read.
+    #[error("filter: read {what}")]
+    FilterRead {
+        /// Set or counter.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: nft::ReadError,
     },
     /// A namespace or thread of an internet host.
     #[error("internet host {name}")]

@@ -9,18 +9,34 @@
 //! Called by `vpc-sim` (one task owns it; the methods block for some milliseconds) and by tests.
 
 mod error;
+mod filter;
+mod filter_state;
+mod internet;
+mod messages;
+mod route_tables;
 mod settings;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use netlink::{Batch, Errno, RouteSocket};
 use vpc_types::{EniId, MacAddress};
 
 use crate::place::NetnsRef;
+use filter_state::Filter;
+use internet::InternetHost;
+use messages::PortIndex;
+use route_tables::RouteTables;
 
 pub use error::FabricError;
-pub(crate) use settings::loopback_up;
+use settings::apply_tolerating;
+pub(crate) use settings::{apply, loopback_up, open_socket};
+
+/// Device numbers of ports start here, so that they are told from gateways (and `lo`, which is 1) at a glance.
+const FIRST_PORT: u32 = 1001;
+/// Names tried in a node before an attach is given up; an instance has at most some fifteen ENIs per card.
+const DEVICE_NAME_TRIES: u32 = 64;
 
 /// What a caller decides about a VPC's network.
 #[derive(Debug, Clone, Default)]
@@ -28,10 +44,9 @@ pub struct FabricConfig {
     /// Address ranges of the VPC. Addresses in them that belong to nobody answer nothing.
     pub vpc_cidrs: Vec<Ipv4Net>,
     /// Addresses of the fabric itself: router (`.1`) and resolver (`.2`) of each subnet, link-local services,
-    /// endpoints. Servers of the calling process in this namespace can listen on them.
+    /// endpoints. Servers of the calling process in this namespace can listen on them. The first one is the source of
+    /// ICMP errors, so it should be a router's.
     pub local_addresses: Vec<Ipv4Addr>,
-    /// The address that ICMP errors of the routers come from; one of `local_addresses`.
-    pub router: Option<Ipv4Addr>,
     /// Machines outside the VPC. The first one also gets what goes to addresses of none of them.
     pub internet: Vec<InternetHostConfig>,
 }
@@ -121,58 +136,215 @@ pub struct DropCount {
 /// See the module's description.
 #[derive(Debug)]
 pub struct Fabric {
-    ports: BTreeMap<EniId, u32>,
+    socket: RouteSocket,
+    filter: Filter,
+    tables: RouteTables,
+    internet: Vec<InternetHost>,
+    ports: BTreeMap<EniId, Port>,
+    next_port: u32,
 }
 
-#[expect(unused_variables, clippy::todo, reason = "signatures first")]
+/// An attached ENI.
+#[derive(Debug)]
+struct Port {
+    index: PortIndex,
+    check: SourceDestCheck,
+}
+
 impl Fabric {
     /// Sets up the calling thread's network namespace, which must be empty, as a VPC.
     pub fn create(config: &FabricConfig) -> Result<Self, FabricError> {
-        todo!()
+        settings::write_sysctls()?;
+        loopback_up()?;
+        let mut socket = open_socket()?;
+        let mut batch = Batch::new();
+        messages::push_addresses(&mut batch, messages::LOOPBACK, &config.local_addresses);
+        for cidr in &config.vpc_cidrs {
+            messages::push_vpc_cidr(&mut batch, cidr.trunc());
+        }
+        apply(&mut socket, "set up VPC", &batch)?;
+        let internet = internet::create_all(&mut socket, &config.internet)?;
+        let tables = RouteTables::create(&mut socket, &internet)?;
+        let filter = Filter::load()?;
+        Ok(Self {
+            socket,
+            filter,
+            tables,
+            internet,
+            ports: BTreeMap::new(),
+            next_port: FIRST_PORT,
+        })
     }
 
     /// Makes the ENI's device appear in the node, down, without address. Returns the device's name there.
     pub fn attach_eni(&mut self, port: &EniPort) -> Result<String, FabricError> {
-        todo!()
+        if self.ports.contains_key(&port.eni) {
+            return Err(FabricError::AlreadyAttached(port.eni.clone()));
+        }
+        // A number is never used twice, so drops of detached ENIs stay attributable.
+        let index = PortIndex(self.next_port);
+        self.next_port += 1;
+        // The filter comes first: not one packet passes unchecked.
+        self.filter.add_port(index, &port.eni, port.check, port.route_table)?;
+        match self.attach_device(index, port) {
+            Ok(device) => {
+                self.ports.insert(
+                    port.eni.clone(),
+                    Port {
+                        index,
+                        check: port.check,
+                    },
+                );
+                self.sync_route_tables()?;
+                Ok(device)
+            }
+            Err(error) => {
+                self.filter.remove_port(index)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn attach_device(&mut self, index: PortIndex, port: &EniPort) -> Result<String, FabricError> {
+        for attempt in 0..DEVICE_NAME_TRIES {
+            let device = device_name(&port.device, attempt);
+            let mut batch = Batch::new();
+            messages::push_attach(&mut batch, index, port, &device);
+            let errors = self.socket.apply(&batch);
+            let errors = errors.map_err(|source| FabricError::Socket {
+                operation: "attach",
+                source,
+            })?;
+            match errors.into_iter().next() {
+                None => return Ok(device),
+                // Message 0 makes the pair; the index is ours alone, so what exists is the name in the node.
+                Some(error) if error.index == 0 && error.errno == Errno::EEXIST => {}
+                Some(source) => {
+                    self.remove_device(index)?;
+                    return Err(FabricError::Refused {
+                        operation: "attach",
+                        source,
+                    });
+                }
+            }
+        }
+        Err(FabricError::DeviceName {
+            eni: port.eni.clone(),
+            wished: port.device.clone(),
+        })
     }
 
     /// The device vanishes, and all addresses assigned to the ENI are unassigned.
     pub fn detach_eni(&mut self, eni: &EniId) -> Result<(), FabricError> {
-        todo!()
+        let index = self.port(eni)?.index;
+        self.ports.remove(eni);
+        self.sync_route_tables()?;
+        self.remove_device(index)?;
+        self.filter.remove_port(index)
     }
 
-    /// Gives addresses or prefixes (host routes are /32) to an attached ENI. Moving one from another ENI is one step.
+    /// Removes a port; gone already (its node ended, or deleted its end) is as good.
+    fn remove_device(&mut self, index: PortIndex) -> Result<(), FabricError> {
+        let mut batch = Batch::new();
+        messages::push_removal(&mut batch, index);
+        apply_tolerating(&mut self.socket, "detach", &batch, &[Errno::ENODEV])
+    }
+
+    /// Gives addresses (/32) or prefixes to an attached ENI. Moving one from another ENI is one step.
     pub fn assign(&mut self, eni: &EniId, nets: &[Ipv4Net]) -> Result<(), FabricError> {
-        todo!()
+        let index = self.port(eni)?.index;
+        let mut batch = Batch::new();
+        for net in nets {
+            messages::push_assign(&mut batch, index, net.trunc());
+        }
+        apply(&mut self.socket, "assign", &batch)
     }
 
     /// Takes them away. Absent ones are not an error.
     pub fn unassign(&mut self, eni: &EniId, nets: &[Ipv4Net]) -> Result<(), FabricError> {
-        todo!()
+        let index = self.port(eni)?.index;
+        let mut batch = Batch::new();
+        for net in nets {
+            messages::push_unassign(&mut batch, index, net.trunc());
+        }
+        apply_tolerating(&mut self.socket, "unassign", &batch, &[Errno::ESRCH])
     }
 
-    /// Lets a private address reach the internet as `public`, and be reached by it; `None` ends that.
+    /// Lets a private address reach the internet as `public`, and be reached by it; `None` ends that for new
+    /// connections.
     pub fn set_public(&mut self, private: Ipv4Addr, public: Option<Ipv4Addr>) -> Result<(), FabricError> {
-        todo!()
+        self.filter.set_public(private, public)
     }
 
     /// See [`SourceDestCheck`].
     pub fn set_source_dest_check(&mut self, eni: &EniId, check: SourceDestCheck) -> Result<(), FabricError> {
-        todo!()
+        let port = self
+            .ports
+            .get_mut(eni)
+            .ok_or_else(|| FabricError::NotAttached(eni.clone()))?;
+        if port.check != check {
+            self.filter.set_check(port.index, check)?;
+            port.check = check;
+        }
+        self.sync_route_tables()
     }
 
-    /// Replaces the routes of a VPC route table.
+    /// Replaces the routes of a VPC route table, making the table if need be. A route to an ENI that is not attached,
+    /// or whose source/destination check is on, delivers nothing until that changes.
     pub fn set_route_table(&mut self, table: RouteTable, routes: &[(Ipv4Net, RouteTarget)]) -> Result<(), FabricError> {
-        todo!()
+        self.tables.set(&mut self.socket, table, routes)?;
+        self.sync_route_tables()
     }
 
     /// What was dropped so far, by ENI, reason and pair of addresses.
     pub fn drops(&mut self) -> Result<Vec<DropCount>, FabricError> {
-        todo!()
+        self.filter.drops()
+    }
+
+    /// Packets dropped so far for each reason, complete even when there were too many pairs to remember.
+    pub fn drop_totals(&mut self) -> Result<BTreeMap<DropReason, u64>, FabricError> {
+        self.filter.drop_totals()
     }
 
     /// The namespace of an internet host, for probes and echo servers.
     pub fn internet_host(&self, name: &str) -> Option<&NetnsRef> {
-        todo!()
+        self.internet
+            .iter()
+            .find(|host| host.name() == name)
+            .map(InternetHost::netns)
+    }
+
+    fn port(&self, eni: &EniId) -> Result<&Port, FabricError> {
+        self.ports.get(eni).ok_or_else(|| FabricError::NotAttached(eni.clone()))
+    }
+
+    fn sync_route_tables(&mut self) -> Result<(), FabricError> {
+        let ports = &self.ports;
+        let deliverable = |eni: &EniId| {
+            let port = ports.get(eni).filter(|port| port.check == SourceDestCheck::Off)?;
+            Some(port.index)
+        };
+        self.tables.sync(&mut self.socket, deliverable)
+    }
+}
+
+/// The wished name, then the same stem with higher numbers: `eth1`, `eth2`, …
+fn device_name(wished: &str, attempt: u32) -> String {
+    if attempt == 0 {
+        return wished.to_owned();
+    }
+    let stem = wished.trim_end_matches(|c: char| c.is_ascii_digit());
+    let number: u32 = wished[stem.len()..].parse().unwrap_or(0);
+    format!("{stem}{}", number + attempt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_device_name_is_followed_by_the_next_number() {
+        assert_eq!([0, 1, 2].map(|n| device_name("ens6", n)), ["ens6", "ens7", "ens8"]);
+        assert_eq!(device_name("eth", 1), "eth1");
     }
 }

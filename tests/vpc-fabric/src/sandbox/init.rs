@@ -15,6 +15,9 @@ use nix::unistd::{Pid, setsid};
 use super::supervise::{next_signal, status_of};
 use super::{SandboxError, process, watched_signals};
 
+/// Exit status of a process that SIGKILL ended, as shells show it.
+const KILLED: u8 = 128 + 9;
+
 /// Makes the kernel kill this process when the supervisor ends, and checks that it has not ended already.
 ///
 /// The pipe closes the gap between fork and prctl: `getppid` cannot, because the parent is outside the pid namespace
@@ -66,7 +69,8 @@ pub(super) fn run(main: Pid, lifeline: &OwnedFd) -> Result<u8, SandboxError> {
             }
         }
         if is_closed(&fds[1]) {
-            return Err(SandboxError::SupervisorGone);
+            // The supervisor was killed; so is this process, unless it ends first.
+            return Ok(KILLED);
         }
         while let Some(signal) = next_signal(&signals)? {
             if signal != Signal::SIGCHLD {
