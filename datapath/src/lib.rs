@@ -1,1 +1,20 @@
+//! The node's data plane: what a pod, an ENI and the node itself need in the kernel, applied over netlink.
+//!
+//! Owns the wiring of pods (`pod`), its removal (`clear`), the tables of secondary ENIs (`eni`), the node's rules and SNAT
+//! (`node`), views of the kernel (`observe`) and notices of foreign changes (`monitor`). Speaks of addresses, tables and
+//! marks; knows neither leases nor EC2, and decides nothing about them.
+//!
+//! Invariants: everything can be done twice; what is right already is not touched; a failed wiring leaves nothing of its
+//! own behind, or says what; nothing is deleted that has another owner. Called by the CNI plugin (`pod`, `clear`) and by
+//! the daemon (all but `pod`).
 
+pub mod clear;
+pub mod ids;
+mod kernel;
+pub mod pod;
+mod sysctl;
+
+pub use clear::{ClearError, Cleared, Owner, clear};
+pub use kernel::Link;
+pub use netlink::{MessageError, NetNs, NetNsError, RouteSocket, SocketError};
+pub use pod::{PodSockets, PodWiring, WireError, Wired, undo, wire};

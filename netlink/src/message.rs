@@ -19,6 +19,13 @@ pub enum LinkState {
     Down,
 }
 
+/// A random unicast, locally administered link-layer address. 46 random bits make a look at existing ones needless.
+pub fn random_mac() -> std::io::Result<[u8; 6]> {
+    let mut mac = crate::sys::random_bytes::<6>()?;
+    mac[0] = (mac[0] | 0x02) & 0xfe;
+    Ok(mac)
+}
+
 /// One end of a veth pair that is about to be made.
 #[derive(Debug, Clone, Copy)]
 pub struct VethEnd<'a> {
@@ -188,7 +195,7 @@ pub fn route_key(destination: Ipv4Addr, prefix_len: u8, table: u32) -> RouteMess
 /// An IPv4 policy rule, or the pattern of one: absent parts match anything when it deletes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Rule {
-    /// Priority.
+    /// Priority; 0 matches any when it deletes.
     pub priority: u32,
     /// Source address (a /32).
     pub from: Option<Ipv4Addr>,
@@ -206,7 +213,9 @@ impl Rule {
         let mut message = RuleMessage::default();
         message.header.family = AddressFamily::Inet;
         message.header.action = RuleAction::ToTable;
-        message.attributes.push(RuleAttribute::Priority(self.priority));
+        if self.priority != 0 {
+            message.attributes.push(RuleAttribute::Priority(self.priority));
+        }
         if let Some(from) = self.from {
             message.header.src_len = 32;
             message.attributes.push(RuleAttribute::Source(IpAddr::V4(from)));

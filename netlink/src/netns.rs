@@ -94,6 +94,14 @@ impl NetNs {
         Self::open(Path::new(OWN_NAMESPACE))
     }
 
+    /// Another handle of the same namespace.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            file: self.file.try_clone()?,
+            path: self.path.clone(),
+        })
+    }
+
     /// The path it was opened by.
     pub fn path(&self) -> &Path {
         &self.path

@@ -1,9 +1,6 @@
 //! The only unsafe code of the crate: system calls that `nix` does not wrap. Each function checks its result and keeps no
 //! pointer after it returns.
-#![expect(
-    unsafe_code,
-    reason = "thin wrappers around five system calls without a safe binding"
-)]
+#![expect(unsafe_code, reason = "thin wrappers around six system calls without a safe binding")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -28,6 +25,18 @@ pub(crate) fn set_netlink_option(fd: BorrowedFd<'_>, option: libc::c_int, value:
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+/// Random bytes of the kernel.
+pub(crate) fn random_bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the kernel writes at most N bytes to the array, which outlives the call.
+    let filled = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) };
+    match usize::try_from(filled) {
+        Ok(filled) if filled == N => Ok(bytes),
+        Ok(_) => Err(io::ErrorKind::Interrupted.into()),
+        Err(_) => Err(io::Error::last_os_error()),
     }
 }
 
