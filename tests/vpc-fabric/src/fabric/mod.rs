@@ -8,6 +8,7 @@
 //! delivery and both checks derive from it, so they cannot disagree.
 //! Called by `vpc-sim` (one task owns it; the methods block for some milliseconds) and by tests.
 
+mod carrier;
 mod error;
 mod filter;
 mod filter_state;
@@ -18,6 +19,7 @@ mod settings;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 use netlink::{Batch, Errno, RouteSocket};
@@ -232,6 +234,21 @@ impl Fabric {
             eni: port.eni.clone(),
             wished: port.device.clone(),
         })
+    }
+
+    /// Waits until packets can flow to the ENI, which is shortly after the node has brought its device up; false at
+    /// the deadline. The kernel activates the fabric's end by deferred work, and what is sent to it before that is
+    /// lost: an ARP answer, for instance, which the node asks for again only after a second.
+    pub fn wait_until_carrying(&mut self, eni: &EniId, deadline: Duration) -> Result<bool, FabricError> {
+        let index = self.port(eni)?.index;
+        let until = Instant::now() + deadline;
+        while !carrier::is_active(&mut self.socket, index)? {
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+            carrier::pause();
+        }
+        Ok(true)
     }
 
     /// The device vanishes, and all addresses assigned to the ENI are unassigned.

@@ -14,7 +14,7 @@ use vpc_fabric::{DefaultRoute, Host, NetnsRef, Node, Sandbox};
 use crate::harness::InsideTest;
 use crate::setup::{
     IMDS, N1_PRIMARY, N1_SECONDARY, N2_PRIMARY, NOBODY, OTHER_WEB, ROUTER_1, ROUTER_2, SECONDARY_TABLE, Vpc, WEB,
-    configure, device_setup, empty_fabric, eni, only, pings, port, seen_by_tcp, seen_by_udp, vpc,
+    configure, device_setup, empty_fabric, eni, only, pings, port, seen_by_tcp, seen_by_udp, vpc, wait,
 };
 
 const PORT: u16 = 7;
@@ -254,6 +254,7 @@ fn taken_name(_: &Sandbox) {
         &vpc.n1,
         device_setup("eth2", Ipv4Addr::new(10, 0, 1, 37), ROUTER_1, DefaultRoute::OwnTable(3)),
     );
+    wait(&mut vpc.fabric, 9);
     assert!(
         pings(vpc.n1.netns(), Ipv4Addr::new(10, 0, 1, 37), N2_PRIMARY),
         "prefixes are owned as a whole"
@@ -277,6 +278,7 @@ fn nat_instance(_: &Sandbox) {
     vpc.fabric.assign(&eni(7), &only(client)).unwrap();
     host.configure_device(&device_setup("eth0", client, ROUTER_1, DefaultRoute::Main))
         .unwrap();
+    wait(&mut vpc.fabric, 7);
     // Packets for the internet are delivered to the second node, which forwards them as they are: that shows both its
     // destination and its source check.
     vpc.fabric.set_public(client, Some(public)).unwrap();
@@ -337,6 +339,7 @@ fn mesh_of_24(_: &Sandbox) {
             address,
         });
     }
+    (100..124).for_each(|n| wait(&mut fabric, n));
     let start = Instant::now();
     let report = mesh(&peers, PORT, Duration::from_secs(2)).unwrap();
     let took = start.elapsed();

@@ -113,7 +113,16 @@ pub(crate) fn vpc() -> Vpc {
         device_setup("eth1", N1_SECONDARY, ROUTER_1, DefaultRoute::OwnTable(SECONDARY_TABLE)),
     );
     configure(&n2, device_setup("eth0", N2_PRIMARY, ROUTER_2, DefaultRoute::Main));
+    (1..=3).for_each(|n| wait(&mut fabric, n));
     Vpc { fabric, n1, n2 }
+}
+
+pub(crate) fn wait(fabric: &mut Fabric, n: u8) {
+    assert!(
+        fabric
+            .wait_until_carrying(&eni(n), Duration::from_secs(5))
+            .expect("the port can be looked at")
+    );
 }
 
 pub(crate) fn configure(node: &Node, setup: DeviceSetup) {
