@@ -9,12 +9,22 @@
 //! the daemon (all but `pod`).
 
 pub mod clear;
+pub mod eni;
 pub mod ids;
 mod kernel;
+pub mod monitor;
+pub mod node;
+pub mod observe;
 pub mod pod;
+mod snat;
 mod sysctl;
 
 pub use clear::{ClearError, Cleared, Owner, clear};
+pub use eni::{Change, EniError, EniReady, EniWiring, setup_eni, teardown_eni};
 pub use kernel::Link;
+pub use monitor::{KernelChange, Monitor};
 pub use netlink::{MessageError, NetNs, NetNsError, RouteSocket, SocketError};
+pub use nft::{Difference, Random};
+pub use node::{NodeApplied, NodeConfig, NodeError, NodePorts, SnatPolicy, apply_node};
+pub use observe::{AddressRules, KernelView, ObserveError, observe};
 pub use pod::{PodSockets, PodWiring, WireError, Wired, undo, wire};

@@ -1,1 +1,201 @@
+//! The node itself: MTU of the primary ENI, the mark rule, and the nf_tables table that marks and translates.
+//!
+//! Everything is compared first and touched only where it differs, so that a restart interrupts no connection. Sets no
+//! system control: the daemon may not. Called by the daemon, at start, when the VPC's networks change, and after others
+//! changed the ruleset.
 
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use netlink::message::{LinkRef, Rule, set_link};
+use netlink::packet::RouteNetlinkMessage as Message;
+use netlink::packet::link::LinkAttribute;
+use netlink::{AnswerError, DumpError, Errno, RouteSocket, SocketError};
+use nft::{CommitError, Comparison, Difference, NftSocket, Random, ReadError, Table, Transaction};
+use vpc_types::{FwMark, MacAddress, RouteTableId, VethPrefix};
+
+pub use crate::eni::Change;
+use crate::ids::RULE_MARK;
+use crate::kernel::{ADD, find_eni, links, rules};
+use crate::snat::{desired_table, table_id};
+
+/// Who translates the source of traffic that leaves the VPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnatPolicy {
+    /// Something outside, such as a NAT gateway.
+    External,
+    /// This node, to its primary address.
+    ToPrimary {
+        /// Choice of ports.
+        random: Random,
+    },
+}
+
+/// Whether traffic to node ports comes back through the primary ENI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodePorts {
+    /// Yes: connections that arrive there are marked.
+    Supported,
+    /// No.
+    Unsupported,
+}
+
+/// What the node needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Link-layer address of the primary ENI.
+    pub primary_mac: MacAddress,
+    /// Its primary private address.
+    pub primary_address: Ipv4Addr,
+    /// MTU of the primary ENI, in bytes.
+    pub mtu: u32,
+    /// Source translation.
+    pub snat: SnatPolicy,
+    /// Node ports.
+    pub node_ports: NodePorts,
+    /// The VPC's networks: no translation towards them.
+    pub vpc_cidrs: Vec<Ipv4Net>,
+    /// More networks without translation.
+    pub exclude_cidrs: Vec<Ipv4Net>,
+    /// The mark of connections that leave by the primary ENI.
+    pub mark: FwMark,
+    /// Beginning of host veth names.
+    pub veth_prefix: VethPrefix,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeApplied {
+    /// Name of the primary ENI's device.
+    pub primary_device: String,
+    /// The device.
+    pub mtu: Change,
+    /// The mark rule.
+    pub mark_rule: Change,
+    /// The nf_tables table; what was different before, if it was replaced.
+    pub table: Option<Difference>,
+}
+
+impl NodeApplied {
+    /// Whether anything had to be done.
+    pub fn change(&self) -> Change {
+        let same = self.mtu == Change::Unchanged && self.mark_rule == Change::Unchanged && self.table.is_none();
+        if same { Change::Unchanged } else { Change::Changed }
+    }
+}
+
+/// A node that is not as it should be. What came before the failing step is done.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// No device has the primary ENI's address.
+    #[error("no device has the primary ENI's link-layer address {mac}")]
+    PrimaryMissing {
+        /// The address.
+        mac: MacAddress,
+    },
+    /// The kernel's state cannot be read.
+    #[error("look at devices and rules")]
+    Look(#[source] DumpError),
+    /// The MTU was refused.
+    #[error("set MTU {mtu} on {device}")]
+    Mtu {
+        /// The MTU.
+        mtu: u32,
+        /// The primary ENI's device.
+        device: String,
+        /// What the kernel said.
+        #[source]
+        source: AnswerError,
+    },
+    /// The mark rule was refused.
+    #[error("change rule {RULE_MARK} for marked packets")]
+    MarkRule(#[source] AnswerError),
+    /// No nf_tables socket.
+    #[error("open nf_tables socket")]
+    OpenNft(#[source] SocketError),
+    /// The ruleset cannot be read.
+    #[error("read table ip aws-cni")]
+    ReadTable(#[source] ReadError),
+    /// The ruleset was refused; the old one is still there.
+    #[error("load table ip aws-cni")]
+    LoadTable(#[source] CommitError),
+}
+
+/// Brings the node's kernel state to what it should be, in the current namespace.
+pub fn apply_node(s: &mut RouteSocket, config: &NodeConfig) -> Result<NodeApplied, NodeError> {
+    let links = links(s).map_err(NodeError::Look)?;
+    let primary = find_eni(&links, config.primary_mac).ok_or(NodeError::PrimaryMissing {
+        mac: config.primary_mac,
+    })?;
+    let mtu = apply_mtu(s, primary, config.mtu)?;
+    let mark_rule = apply_mark_rule(s, config)?;
+    let table = apply_table(desired_table(config, &primary.name))?;
+    Ok(NodeApplied {
+        primary_device: primary.name.clone(),
+        mtu,
+        mark_rule,
+        table,
+    })
+}
+
+fn apply_mtu(s: &mut RouteSocket, primary: &crate::Link, mtu: u32) -> Result<Change, NodeError> {
+    if primary.mtu == mtu {
+        return Ok(Change::Unchanged);
+    }
+    let refused = |source| NodeError::Mtu {
+        mtu,
+        device: primary.name.clone(),
+        source,
+    };
+    let message = set_link(LinkRef::Index(primary.index.get()), LinkAttribute::Mtu(mtu));
+    s.request("MTU", 0, message).map_err(refused)?;
+    Ok(Change::Changed)
+}
+
+/// Marked packets take table main. The rule of a predecessor is ours: deleting and adding it again would send marked
+/// connections elsewhere for a moment.
+fn apply_mark_rule(s: &mut RouteSocket, config: &NodeConfig) -> Result<Change, NodeError> {
+    let rule = Rule {
+        priority: RULE_MARK,
+        mark: Some((config.mark.value, config.mark.mask)),
+        table: Some(RouteTableId::MAIN.0),
+        ..Rule::default()
+    };
+    let is_wanted = config.node_ports == NodePorts::Supported || config.snat != SnatPolicy::External;
+    let exists = rules(s).map_err(NodeError::Look)?.contains(&rule);
+    let (outcome, settled) = match (is_wanted, exists) {
+        (true, false) => (
+            s.request("add mark rule", ADD, Message::NewRule(rule.message())),
+            Errno::EEXIST,
+        ),
+        (false, true) => (
+            s.request("delete mark rule", 0, Message::DelRule(rule.message())),
+            Errno::ENOENT,
+        ),
+        _ => return Ok(Change::Unchanged),
+    };
+    match outcome {
+        Err(error) if error.errno() != Some(settled) => Err(NodeError::MarkRule(error)),
+        _ => Ok(Change::Changed),
+    }
+}
+
+fn apply_table(desired: Option<Table>) -> Result<Option<Difference>, NodeError> {
+    let mut nft = NftSocket::open().map_err(NodeError::OpenNft)?;
+    let wanted = desired.clone().unwrap_or_else(|| Table {
+        id: table_id(),
+        ..Table::empty(nft::Family::Ipv4, "")
+    });
+    let difference = match (nft.compare(&wanted).map_err(NodeError::ReadTable)?, &desired) {
+        (Comparison::Equal, Some(_)) | (Comparison::Different(Difference::TableMissing), None) => return Ok(None),
+        (Comparison::Different(difference), _) => difference,
+        (Comparison::Equal, None) => Difference::TableMissing,
+    };
+    let mut transaction = Transaction::new();
+    match &desired {
+        Some(table) => transaction.replace_table(table),
+        None => transaction.delete_table(&table_id()),
+    };
+    nft.commit(&transaction).map_err(NodeError::LoadTable)?;
+    Ok(Some(difference))
+}

@@ -77,6 +77,23 @@ pub(crate) fn state() -> BTreeSet<String> {
     all
 }
 
+/// Carrier is reported some time after a link came up.
+fn without_carrier(line: &str) -> String {
+    let mut line = line.to_owned();
+    for word in [
+        " linkdown",
+        "NO-CARRIER,",
+        ",LOWER_UP",
+        ",M-DOWN",
+        " state UP",
+        " state LOWERLAYERDOWN",
+        " state DOWN",
+    ] {
+        line = line.replace(word, "");
+    }
+    line
+}
+
 /// A pod's wiring; `n` makes address and name.
 pub(crate) fn wiring(n: u8, table: u32) -> PodWiring {
     PodWiring {
