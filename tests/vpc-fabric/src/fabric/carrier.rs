@@ -1,9 +1,13 @@
-//! Whether a port passes packets yet.
+//! Whether a port passes packets yet, and waiting for that.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use netlink::message::{self, LinkRef};
 use netlink::packet::RouteNetlinkMessage;
-use netlink::{AnswerError, Attributes, RouteSocket};
-use nix::poll::{PollTimeout, poll};
+use netlink::{AnswerError, Attributes, EventSocket, Group, RouteSocket};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::FabricError;
 use super::messages::PortIndex;
@@ -14,20 +18,70 @@ const LINK_HEADER_LEN: usize = 16;
 const OPERATIONAL_STATE: u16 = 16;
 const UP: u8 = 6;
 
+const OPERATION: &str = "look at a port";
+
+/// Tells when devices of the fabric change.
+#[derive(Debug)]
+pub(super) struct CarrierWatch(EventSocket);
+
+impl CarrierWatch {
+    /// Watches the calling thread's namespace.
+    pub(super) fn subscribe() -> Result<Self, FabricError> {
+        let events = EventSocket::subscribe(&[Group::Link]);
+        events.map(Self).map_err(|source| FabricError::Socket {
+            operation: "watch devices",
+            source,
+        })
+    }
+
+    /// See `Fabric::wait_until_carrying`.
+    pub(super) fn wait(
+        &mut self,
+        socket: &mut RouteSocket,
+        port: PortIndex,
+        deadline: Duration,
+    ) -> Result<bool, FabricError> {
+        let until = Instant::now() + deadline;
+        loop {
+            // Older events say nothing about what is seen next; an overrun is as good as an event.
+            while self.0.next_event().map_err(watch_failed)?.is_some() {}
+            if is_active(socket, port)? {
+                return Ok(true);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(watch_failed(errno.into())),
+            }
+        }
+    }
+}
+
+fn watch_failed(source: std::io::Error) -> FabricError {
+    let operation = OPERATION.to_owned();
+    FabricError::Socket {
+        operation: "watch devices",
+        source: netlink::SocketError::Receive { operation, source },
+    }
+}
+
 /// The kernel has seen the carrier and activated the device's queue.
-pub(super) fn is_active(socket: &mut RouteSocket, port: PortIndex) -> Result<bool, FabricError> {
-    let operation = "look at a port";
+fn is_active(socket: &mut RouteSocket, port: PortIndex) -> Result<bool, FabricError> {
     let question = RouteNetlinkMessage::GetLink(message::link(LinkRef::Index(port.0)));
-    let answer = socket.look_up(operation, question).map_err(|error| match error {
-        AnswerError::Socket(source) => FabricError::Socket { operation, source },
-        AnswerError::Refused(source) => FabricError::Refused { operation, source },
+    let answer = socket.look_up(OPERATION, question).map_err(|error| match error {
+        AnswerError::Socket(source) => FabricError::Socket {
+            operation: OPERATION,
+            source,
+        },
+        AnswerError::Refused(source) => FabricError::Refused {
+            operation: OPERATION,
+            source,
+        },
     })?;
     let state = Attributes::after_header(&answer.payload, LINK_HEADER_LEN).find_value(OPERATIONAL_STATE);
     Ok(state == Some(&[UP]))
-}
-
-/// One millisecond, the time in which the kernel's deferred work usually runs.
-pub(super) fn pause() {
-    // Interrupted is as good as passed.
-    let _ = poll(&mut [], PollTimeout::from(1u8));
 }

@@ -19,13 +19,14 @@ mod settings;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use netlink::{Batch, Errno, RouteSocket};
 use vpc_types::{EniId, MacAddress};
 
 use crate::place::NetnsRef;
+use carrier::CarrierWatch;
 use filter_state::Filter;
 use internet::InternetHost;
 use messages::PortIndex;
@@ -139,6 +140,7 @@ pub struct DropCount {
 #[derive(Debug)]
 pub struct Fabric {
     socket: RouteSocket,
+    carrier: CarrierWatch,
     filter: Filter,
     tables: RouteTables,
     internet: Vec<InternetHost>,
@@ -167,9 +169,10 @@ impl Fabric {
         apply(&mut socket, "set up VPC", &batch)?;
         let internet = internet::create_all(&mut socket, &config.internet)?;
         let tables = RouteTables::create(&mut socket, &internet)?;
-        let filter = Filter::load()?;
+        let (carrier, filter) = (CarrierWatch::subscribe()?, Filter::load()?);
         Ok(Self {
             socket,
+            carrier,
             filter,
             tables,
             internet,
@@ -241,14 +244,7 @@ impl Fabric {
     /// lost: an ARP answer, for instance, which the node asks for again only after a second.
     pub fn wait_until_carrying(&mut self, eni: &EniId, deadline: Duration) -> Result<bool, FabricError> {
         let index = self.port(eni)?.index;
-        let until = Instant::now() + deadline;
-        while !carrier::is_active(&mut self.socket, index)? {
-            if Instant::now() >= until {
-                return Ok(false);
-            }
-            carrier::pause();
-        }
-        Ok(true)
+        self.carrier.wait(&mut self.socket, index, deadline)
     }
 
     /// The device vanishes, and all addresses assigned to the ENI are unassigned.

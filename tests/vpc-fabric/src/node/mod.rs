@@ -22,6 +22,7 @@ use nix::unistd::Pid;
 pub use child::{CommandSpec, NodeChild, Output, Stream};
 pub use enter::{EnterError, NodeAddress, exec_in};
 
+use crate::host::{DeviceSetup, HostError, configure_device};
 use crate::place::{Isolation, NetnsRef, Place, PlaceError};
 use crate::sandbox::SandboxError;
 
@@ -129,6 +130,15 @@ pub enum NodeError {
         #[source]
         source: Errno,
     },
+    /// A device could not be configured.
+    #[error("node {node}")]
+    Device {
+        /// Which node.
+        node: String,
+        /// Why.
+        #[source]
+        source: Box<HostError>,
+    },
     /// `lo` could not be set up.
     #[error("node {node}: cannot bring lo up")]
     Loopback {
@@ -136,7 +146,7 @@ pub enum NodeError {
         node: String,
         /// Why.
         #[source]
-        source: crate::fabric::FabricError,
+        source: Box<crate::fabric::FabricError>,
     },
 }
 
@@ -174,7 +184,10 @@ impl Node {
         let sysctls: Vec<_> = config.sysctls.clone();
         place.run(move || write_sysctls(&sysctls)).map_err(in_node(&node))??;
         let lo = place.run(crate::fabric::loopback_up).map_err(in_node(&node))?;
-        lo.map_err(|source| NodeError::Loopback { node, source })?;
+        lo.map_err(|source| NodeError::Loopback {
+            node,
+            source: Box::new(source),
+        })?;
         Ok(Self { place, directory })
     }
 
@@ -202,6 +215,16 @@ impl Node {
     /// Runs `work` on a thread in the node's namespaces.
     pub fn run<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> Result<R, NodeError> {
         self.place.run(work).map_err(in_node(self.name()))
+    }
+
+    /// Configures a device as DHCP does at boot: see [`crate::host::configure_device`].
+    pub fn configure_device(&self, setup: &DeviceSetup) -> Result<(), NodeError> {
+        let setup = setup.clone();
+        let configured = self.run(move || configure_device(&setup))?;
+        configured.map_err(|source| NodeError::Device {
+            node: self.name().to_owned(),
+            source: Box::new(source),
+        })
     }
 
     /// Starts a program in the node.

@@ -105,6 +105,16 @@ pub enum SandboxError {
         #[source]
         source: std::io::Error,
     },
+    /// Namespaces could be made, but not used.
+    #[error(
+        "user namespaces have no rights on this machine (Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0, \
+         or run as root)"
+    )]
+    Restricted {
+        /// Why.
+        #[source]
+        source: Errno,
+    },
     /// A mount failed.
     #[error("cannot mount {what} on {target}")]
     Mount {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
 use super::SandboxError;
@@ -12,11 +13,22 @@ const NONE: Option<&str> = None;
 ///
 /// Must run in the new pid namespace, because a proc mount shows the pid namespace of the process that mounts it.
 pub(super) fn make_private() -> Result<(), SandboxError> {
-    cut_propagation()?;
+    cut_propagation().map_err(name_restriction)?;
     mount_fs("proc", Path::new("/proc"), NONE)?;
     mount_sysfs()?;
     mount_fs("tmpfs", Path::new("/run"), Some("mode=0755"))?;
     create_dir("/run/netns")
+}
+
+/// Some distributions give a new user namespace no capabilities, which shows only when they are used.
+fn name_restriction(error: SandboxError) -> SandboxError {
+    match error {
+        SandboxError::Mount {
+            source: source @ (Errno::EPERM | Errno::EACCES),
+            ..
+        } => SandboxError::Restricted { source },
+        other => other,
+    }
 }
 
 /// Nothing mounted from here on is seen by the namespace this one was copied from, and the other way round.
@@ -55,7 +67,7 @@ pub(crate) fn create_dir(path: impl AsRef<Path>) -> Result<(), SandboxError> {
     })
 }
 
-fn failed(what: &str, target: &Path) -> impl FnOnce(nix::errno::Errno) -> SandboxError {
+fn failed(what: &str, target: &Path) -> impl FnOnce(Errno) -> SandboxError {
     let (what, target) = (what.to_owned(), target.display().to_string());
     move |source| SandboxError::Mount { what, target, source }
 }

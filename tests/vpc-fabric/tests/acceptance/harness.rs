@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,8 @@ use vpc_fabric::{Entry, Sandbox, SandboxConfig, sandbox};
 
 /// Hard limit of one test; the longest takes two seconds.
 const TEST_LIMIT: Duration = Duration::from_secs(60);
+/// Tests at a time: most of their time is waiting for silence.
+const PARALLEL: usize = 4;
 /// "nobody": owns nothing that a test could need.
 const UNPRIVILEGED: u32 = 65_534;
 
@@ -107,25 +111,64 @@ fn run_outside(tests: &[OutsideTest], name: &str, mode: Mode) -> ExitCode {
 }
 
 fn run_all(inside: &[InsideTest], outside: &[OutsideTest], words: &[&str]) -> ExitCode {
-    let filters: Vec<&&str> = words.iter().filter(|word| !word.starts_with('-')).collect();
-    let wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(**filter));
+    let selection = Selection::parse(words);
     let inside = inside.iter().map(|test| ("--inside", test.name));
     let all: Vec<_> = inside
         .chain(outside.iter().map(|test| ("--outside", test.name)))
         .collect();
-    let all: Vec<_> = all.into_iter().filter(|(_, name)| wanted(name)).collect();
+    let all: Vec<_> = all.into_iter().filter(|(_, name)| selection.takes(name)).collect();
     if words.contains(&"--list") {
         all.iter().for_each(|(_, name)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
-    let mut failures = 0;
-    for mode in Mode::all() {
-        for (side, name) in &all {
-            failures += usize::from(!run_one(side, name, mode));
+    let runs: Vec<_> = Mode::all()
+        .into_iter()
+        .flat_map(|mode| all.iter().map(move |test| (*test, mode)))
+        .collect();
+    let queue = Mutex::new(runs.iter());
+    let failures = AtomicUsize::new(0);
+    let take = || queue.lock().expect("no worker panics with the lock").next();
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL {
+            scope.spawn(|| {
+                while let Some(((side, name), mode)) = take() {
+                    failures.fetch_add(usize::from(!run_one(side, name, *mode)), Ordering::Relaxed);
+                }
+            });
         }
-    }
+    });
+    let failures = failures.into_inner();
     println!("\n{} tests as {:?}, {failures} failures", all.len(), Mode::all());
     ExitCode::from(u8::from(failures > 0))
+}
+
+/// Which tests the command line asks for.
+struct Selection<'a> {
+    wanted: Vec<&'a str>,
+    skipped: Vec<&'a str>,
+}
+
+impl<'a> Selection<'a> {
+    fn parse(words: &[&'a str]) -> Self {
+        let mut selection = Self {
+            wanted: Vec::new(),
+            skipped: Vec::new(),
+        };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match *word {
+                "--skip" => selection.skipped.extend(words.next()),
+                option if option.starts_with('-') => {}
+                name => selection.wanted.push(name),
+            }
+        }
+        selection
+    }
+
+    fn takes(&self, name: &str) -> bool {
+        let wanted = self.wanted.is_empty() || self.wanted.iter().any(|word| name.contains(word));
+        wanted && !self.skipped.iter().any(|word| name.contains(word))
+    }
 }
 
 fn run_one(side: &str, name: &str, mode: Mode) -> bool {

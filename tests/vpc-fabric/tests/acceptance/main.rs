@@ -4,7 +4,7 @@
 //! root every test runs twice, as root and as an unprivileged uid; other users run the latter only. What this machine
 //! cannot do fails, and says why.
 //!
-//! Arguments: words that test names must contain; `--list`; other options of cargo's harness are accepted and ignored.
+//! Arguments: words that test names must contain; `--skip WORD`; `--list`; other options of cargo's harness are accepted and ignored.
 
 #![expect(
     clippy::unwrap_used,
@@ -16,6 +16,7 @@ mod harness;
 mod lifetime;
 mod network;
 mod nodes;
+mod pods;
 mod setup;
 
 use std::process::ExitCode;
@@ -23,5 +24,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut tests = network::tests();
     tests.extend(nodes::tests());
+    tests.extend(pods::tests());
     harness::main(&tests, &lifetime::tests())
 }

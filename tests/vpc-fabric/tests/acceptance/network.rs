@@ -252,7 +252,7 @@ fn taken_name(_: &Sandbox) {
         .unwrap();
     configure(
         &vpc.n1,
-        device_setup("eth2", Ipv4Addr::new(10, 0, 1, 37), ROUTER_1, DefaultRoute::OwnTable(3)),
+        &device_setup("eth2", Ipv4Addr::new(10, 0, 1, 37), ROUTER_1, DefaultRoute::OwnTable(3)),
     );
     wait(&mut vpc.fabric, 9);
     assert!(

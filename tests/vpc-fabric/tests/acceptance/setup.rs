@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use vpc_fabric::fabric::{EniPort, InternetHostConfig, RouteTable, SourceDestCheck};
 use vpc_fabric::probe::Vantage;
-use vpc_fabric::{DefaultRoute, DeviceSetup, Fabric, FabricConfig, NetnsRef, Node, NodeConfig, configure_device};
+use vpc_fabric::{DefaultRoute, DeviceSetup, Fabric, FabricConfig, NetnsRef, Node, NodeConfig};
 use vpc_types::{EniId, MacAddress};
 
 pub(crate) const N1_PRIMARY: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 10);
@@ -107,12 +107,12 @@ pub(crate) fn vpc() -> Vpc {
             .assign(&eni(n), &only(address))
             .expect("an address can be assigned");
     }
-    configure(&n1, device_setup("eth0", N1_PRIMARY, ROUTER_1, DefaultRoute::Main));
+    configure(&n1, &device_setup("eth0", N1_PRIMARY, ROUTER_1, DefaultRoute::Main));
     configure(
         &n1,
-        device_setup("eth1", N1_SECONDARY, ROUTER_1, DefaultRoute::OwnTable(SECONDARY_TABLE)),
+        &device_setup("eth1", N1_SECONDARY, ROUTER_1, DefaultRoute::OwnTable(SECONDARY_TABLE)),
     );
-    configure(&n2, device_setup("eth0", N2_PRIMARY, ROUTER_2, DefaultRoute::Main));
+    configure(&n2, &device_setup("eth0", N2_PRIMARY, ROUTER_2, DefaultRoute::Main));
     (1..=3).for_each(|n| wait(&mut fabric, n));
     Vpc { fabric, n1, n2 }
 }
@@ -125,10 +125,8 @@ pub(crate) fn wait(fabric: &mut Fabric, n: u8) {
     );
 }
 
-pub(crate) fn configure(node: &Node, setup: DeviceSetup) {
-    node.run(move || configure_device(&setup))
-        .expect("the node lives")
-        .expect("the device can be configured");
+pub(crate) fn configure(node: &Node, setup: &DeviceSetup) {
+    node.configure_device(setup).expect("the device can be configured");
 }
 
 /// Whether one ping is answered.
