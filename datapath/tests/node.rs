@@ -9,7 +9,7 @@ use datapath::{
     Change, EniError, EniWiring, KernelChange, Monitor, NodeConfig, NodeError, NodePorts, PodSockets, Random,
     RouteSocket, SnatPolicy, apply_node, observe, setup_eni, teardown_eni, wire,
 };
-use namespace::{add_eni, host, in_fresh_namespace, ip, new_namespace, state, wiring};
+use namespace::{add_eni, host, in_namespace, ip, new_namespace, state, wiring};
 use vpc_types::{FwMark, MacAddress, RouteTableId, VethPrefix};
 
 #[expect(dead_code, reason = "each test program uses another part of it")]
@@ -79,7 +79,7 @@ fn assert_eni_is_set_up() {
 
 #[test]
 fn a_new_eni_is_set_up_once_and_then_left_alone() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = node_namespace();
         let ready = setup_eni(&mut socket, &eni()).unwrap();
         assert_eq!((ready.name.as_str(), ready.change), ("ens6", Change::Changed));
@@ -94,7 +94,7 @@ fn a_new_eni_is_set_up_once_and_then_left_alone() {
 
 #[test]
 fn whatever_is_missing_or_wrong_on_an_eni_is_put_right() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = node_namespace();
         setup_eni(&mut socket, &eni()).unwrap();
         let damages: [&[&str]; 9] = [
@@ -133,7 +133,7 @@ fn whatever_is_missing_or_wrong_on_an_eni_is_put_right() {
 
 #[test]
 fn a_torn_down_eni_leaves_neither_rules_nor_routes_and_other_rules_stay() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = node_namespace();
         ip("rule add from 10.0.3.30 lookup 3 priority 32765");
         setup_eni(&mut socket, &eni()).unwrap();
@@ -154,7 +154,7 @@ fn a_torn_down_eni_leaves_neither_rules_nor_routes_and_other_rules_stay() {
 
 #[test]
 fn an_eni_that_is_not_there_and_table_main_are_told_apart() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = host();
         assert!(matches!(setup_eni(&mut socket, &eni()), Err(EniError::LinkMissing { mac }) if mac.0 == ENI_MAC));
         let main = EniWiring {
@@ -174,7 +174,7 @@ fn an_eni_that_is_not_there_and_table_main_are_told_apart() {
 
 #[test]
 fn the_node_is_set_up_once_and_then_left_alone() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = node_namespace();
         let applied = apply_node(&mut socket, &node()).unwrap();
         assert_eq!(
@@ -200,7 +200,7 @@ fn the_node_is_set_up_once_and_then_left_alone() {
 
 #[test]
 fn a_predecessors_mark_rule_is_adopted_and_its_table_replaced() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = node_namespace();
         ip("rule add fwmark 0x80/0x80 lookup main priority 1024");
         let script = "table ip aws-cni {
@@ -225,7 +225,7 @@ fn a_predecessors_mark_rule_is_adopted_and_its_table_replaced() {
 
 #[test]
 fn the_four_combinations_of_snat_and_node_ports_give_what_they_need() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = node_namespace();
         let random = Random::Hash;
         for (snat, node_ports, chains, rule) in [
@@ -275,7 +275,7 @@ fn the_four_combinations_of_snat_and_node_ports_give_what_they_need() {
 
 #[test]
 fn a_changed_vpc_and_a_foreign_flush_are_noticed() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = node_namespace();
         apply_node(&mut socket, &node()).unwrap();
         let mut grown = node();
@@ -304,7 +304,7 @@ fn a_changed_vpc_and_a_foreign_flush_are_noticed() {
 
 #[test]
 fn a_view_shows_devices_routes_and_rules_of_pods_and_enis() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = node_namespace();
         setup_eni(&mut socket, &eni()).unwrap();
         let netns = new_namespace();
@@ -328,7 +328,7 @@ fn a_view_shows_devices_routes_and_rules_of_pods_and_enis() {
 
 #[test]
 fn the_monitor_tells_what_changed() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = node_namespace();
         let mut monitor = Monitor::subscribe().unwrap();
         assert_eq!(monitor.next_change().unwrap(), None);

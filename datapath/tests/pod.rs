@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 
 use datapath::{Cleared, NetNs, Owner, PodSockets, PodWiring, WireError, clear, undo, wire};
-use namespace::{host, in_fresh_namespace, ip, new_namespace, state, wiring};
+use namespace::{host, in_namespace, ip, new_namespace, state, wiring};
 
 #[expect(dead_code, reason = "each test program uses another part of it")]
 mod namespace;
@@ -30,7 +30,7 @@ fn has(lines: &[String], wanted: &str) -> bool {
 
 #[test]
 fn a_pod_on_a_secondary_eni_has_exactly_the_expected_state() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         host();
         let w = wiring(5, 2);
         let netns = new_namespace();
@@ -75,7 +75,7 @@ fn a_pod_on_a_secondary_eni_has_exactly_the_expected_state() {
 
 #[test]
 fn packets_pass_between_host_and_pod() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         host();
         let w = wiring(5, 254);
         let (netns, _sockets) = add(&w);
@@ -104,7 +104,7 @@ fn packets_pass_between_host_and_pod() {
 
 #[test]
 fn add_and_del_return_to_the_baseline_and_a_second_del_finds_nothing() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = host();
         let baseline = state();
         for table in [254, 2, 10_101] {
@@ -132,7 +132,7 @@ fn add_and_del_return_to_the_baseline_and_a_second_del_finds_nothing() {
 
 #[test]
 fn an_undone_wiring_leaves_the_baseline() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         host();
         let baseline = state();
         let netns = new_namespace();
@@ -145,7 +145,7 @@ fn an_undone_wiring_leaves_the_baseline() {
 
 #[test]
 fn a_taken_interface_name_in_the_pod_fails_and_leaves_nothing() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         host();
         let baseline = state();
         let netns = new_namespace();
@@ -158,7 +158,7 @@ fn a_taken_interface_name_in_the_pod_fails_and_leaves_nothing() {
 
 #[test]
 fn a_failure_in_the_pod_undoes_link_route_and_rules_but_not_what_was_there_before() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         host();
         ip("rule add to 10.0.1.5 lookup main priority 512");
         let baseline = state();
@@ -186,7 +186,7 @@ fn a_failure_in_the_pod_undoes_link_route_and_rules_but_not_what_was_there_befor
 
 #[test]
 fn the_same_container_twice_is_refused_and_untouched() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         host();
         let w = wiring(5, 2);
         let (netns, mut sockets) = add(&w);
@@ -199,7 +199,7 @@ fn the_same_container_twice_is_refused_and_untouched() {
 
 #[test]
 fn the_veth_of_an_older_sandbox_of_the_same_pod_makes_room() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = host();
         let old = wiring(5, 2);
         let (_old_netns, _old_sockets) = add(&old);
@@ -223,7 +223,7 @@ fn the_veth_of_an_older_sandbox_of_the_same_pod_makes_room() {
 
 #[test]
 fn a_late_del_does_not_touch_the_new_owner_of_the_address() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = host();
         let old = wiring(5, 2);
         let new = PodWiring {
@@ -256,7 +256,7 @@ fn a_late_del_does_not_touch_the_new_owner_of_the_address() {
 
 #[test]
 fn a_veth_without_alias_belongs_to_whoever_names_it() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = host();
         ip("link add enireference type veth peer name far");
         ip("link set enireference up");
@@ -286,7 +286,7 @@ fn a_veth_without_alias_belongs_to_whoever_names_it() {
 
 #[test]
 fn del_removes_every_rule_of_the_address_also_those_of_old_releases() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = host();
         let baseline = state();
         for cidr in ["10.0.0.0/16", "10.1.0.0/16", "10.2.0.0/16"] {
@@ -304,7 +304,7 @@ fn del_removes_every_rule_of_the_address_also_those_of_old_releases() {
 
 #[test]
 fn stale_rules_of_an_earlier_pod_do_not_win_over_the_new_ones() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         host();
         for table in [3, 4, 5] {
             ip(&format!("rule add from 10.0.1.5 lookup {table} priority 1536"));
@@ -323,7 +323,7 @@ fn stale_rules_of_an_earlier_pod_do_not_win_over_the_new_ones() {
 
 #[test]
 fn sixteen_pods_are_wired_and_cleared_at_once() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         host();
         let baseline = state();
         let here = NetNs::current().unwrap();

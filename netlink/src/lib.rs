@@ -15,6 +15,8 @@ mod netns;
 mod route;
 mod socket;
 mod sys;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use attr::{Attribute, Attributes, parse_str, parse_u32};
 pub use batch::{Batch, MessageError};

@@ -8,28 +8,11 @@ use std::path::Path;
 
 use netlink::message::{LinkRef, LinkState, Route, Rule, Veth, VethEnd, link, route_key, set_link_state};
 use netlink::packet::RouteNetlinkMessage as Message;
+use netlink::testing::{in_namespace, new_namespace};
 use netlink::{Batch, Errno, Event, EventSocket, Group, NetNs, NetNsError, RouteSocket};
 
 const CREATE: u16 = 0x400;
 const EXCLUSIVE: u16 = 0x200;
-
-/// Runs `test` on a thread of its own in a network namespace of its own.
-fn in_fresh_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    let run = || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
-            .or_else(|_| {
-                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER | nix::sched::CloneFlags::CLONE_NEWNET)
-            })
-            .expect("this test needs to make a network namespace: run as root or allow user namespaces");
-        test()
-    };
-    std::thread::scope(|scope| {
-        scope
-            .spawn(run)
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
 
 fn veth(name: &str, peer: &str, peer_netns: Option<&NetNs>) -> Message {
     let end = |name, last, netns| VethEnd {
@@ -66,7 +49,7 @@ fn link_names(socket: &mut RouteSocket) -> Vec<String> {
 
 #[test]
 fn a_batch_goes_on_after_an_error_and_names_each_one() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = RouteSocket::open().unwrap();
         let rule = Rule {
             priority: 512,
@@ -108,7 +91,7 @@ fn a_batch_goes_on_after_an_error_and_names_each_one() {
 
 #[test]
 fn extack_texts_reach_the_error() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = RouteSocket::open().unwrap();
         let bad = Route {
             destination: Ipv4Addr::new(10, 0, 0, 1),
@@ -130,7 +113,7 @@ fn extack_texts_reach_the_error() {
 
 #[test]
 fn batches_larger_than_the_socket_buffer_are_split_and_lose_no_error() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = RouteSocket::open().unwrap();
         let mut batch = Batch::new();
         for n in 0..5_000u32 {
@@ -161,15 +144,10 @@ fn batches_larger_than_the_socket_buffer_are_split_and_lose_no_error() {
 
 #[test]
 fn a_veth_pair_is_born_across_namespaces_and_dumps_show_it() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut host = RouteSocket::open().unwrap();
         let home = NetNs::current().unwrap();
-        let pod = in_fresh_namespace(|| NetNs::current().map(|ns| ns.as_fd().try_clone_to_owned().unwrap())).unwrap();
-        let pod = NetNs::open(Path::new(&format!(
-            "/proc/self/fd/{}",
-            std::os::fd::AsRawFd::as_raw_fd(&pod)
-        )))
-        .unwrap();
+        let pod = new_namespace();
         assert!(!pod.is_same(&home).unwrap());
         host.request("veth", CREATE | EXCLUSIVE, veth("host0", "eth0", Some(&pod)))
             .unwrap();
@@ -186,9 +164,9 @@ fn a_veth_pair_is_born_across_namespaces_and_dumps_show_it() {
 
 #[test]
 fn a_panic_inside_another_namespace_leaves_the_thread_at_home() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let home = NetNs::current().unwrap();
-        let other = in_fresh_namespace(|| NetNs::current().unwrap());
+        let other = new_namespace();
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| other.run(|| panic!("inside"))));
         assert!(caught.is_err());
         assert!(NetNs::current().unwrap().is_same(&home).unwrap());
@@ -208,7 +186,7 @@ fn what_is_no_network_namespace_is_told_from_what_does_not_exist() {
 
 #[test]
 fn events_arrive_and_a_slow_reader_learns_that_it_missed_some() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut events = EventSocket::subscribe(&[Group::Ipv4Rule]).unwrap();
         assert_eq!(events.next_event().unwrap(), None);
         let mut socket = RouteSocket::open().unwrap();
@@ -247,7 +225,7 @@ fn events_arrive_and_a_slow_reader_learns_that_it_missed_some() {
 
 #[test]
 fn a_route_is_deleted_by_destination_alone() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = RouteSocket::open().unwrap();
         socket
             .request("lo up", 0, set_link_state(LinkRef::Name("lo"), LinkState::Up))

@@ -6,6 +6,7 @@
 use std::process::Command;
 
 use ipnet::Ipv4Net;
+use netlink::testing::in_namespace;
 use nft::rule as say;
 use nft::{
     Chain, ChainKind, CmpOp, CommitError, Comparison, DataType, Difference, DynsetOp, Element, ElementCounters,
@@ -16,22 +17,6 @@ use nft::{
 use tables::{base, fabric_table, node_table};
 
 mod tables;
-
-/// Runs `test` on a thread of its own in a network namespace of its own.
-fn in_fresh_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    use nix::sched::{CloneFlags, unshare};
-    let run = || {
-        unshare(CloneFlags::CLONE_NEWNET)
-            .expect("this test needs to make a network namespace: run it as root, or under `unshare -rn`");
-        test()
-    };
-    std::thread::scope(|scope| {
-        scope
-            .spawn(run)
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
 
 /// What the `nft` program lists, with white space made uniform.
 fn listed(arguments: &[&str]) -> Vec<String> {
@@ -53,7 +38,7 @@ fn replace(socket: &mut NftSocket, table: &Table) {
 
 #[test]
 fn a_node_table_is_what_nft_would_have_loaded() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = NftSocket::open().unwrap();
         replace(&mut socket, &node_table());
         let text = listed(&["list", "table", "ip", "aws-cni"]);
@@ -78,7 +63,7 @@ fn a_node_table_is_what_nft_would_have_loaded() {
 
 #[test]
 fn a_fabric_table_is_what_nft_would_have_loaded() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = NftSocket::open().unwrap();
         replace(&mut socket, &fabric_table());
         let text = listed(&["list", "table", "inet", "fabric"]);
@@ -107,7 +92,7 @@ fn a_fabric_table_is_what_nft_would_have_loaded() {
 
 #[test]
 fn what_was_loaded_compares_equal_and_every_foreign_change_is_noticed() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = NftSocket::open().unwrap();
         for table in [node_table(), fabric_table()] {
             assert_eq!(
@@ -152,7 +137,7 @@ fn what_was_loaded_compares_equal_and_every_foreign_change_is_noticed() {
 
 #[test]
 fn loading_twice_keeps_one_copy_and_the_same_generation_means_no_change() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = NftSocket::open().unwrap();
         replace(&mut socket, &node_table());
         let once = listed(&["list", "ruleset"]);
@@ -170,7 +155,7 @@ fn loading_twice_keeps_one_copy_and_the_same_generation_means_no_change() {
 
 #[test]
 fn a_refused_transaction_applies_nothing_and_names_the_expression() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = NftSocket::open().unwrap();
         let mut table = node_table();
         table.chains[2].rules[0] = Rule::new([say::daddr(), say::in_set("no-such-set")]);
@@ -188,7 +173,7 @@ fn a_refused_transaction_applies_nothing_and_names_the_expression() {
 
 #[test]
 fn elements_come_and_go_without_touching_the_table() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = NftSocket::open().unwrap();
         let table = fabric_table();
         replace(&mut socket, &table);
@@ -219,7 +204,7 @@ fn elements_come_and_go_without_touching_the_table() {
 
 #[test]
 fn counters_of_rules_and_dynamic_sets_can_be_read() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let ip = |arguments: &str| {
             let status = Command::new("ip")
                 .args(arguments.split(' '))
@@ -279,7 +264,7 @@ fn counters_of_rules_and_dynamic_sets_can_be_read() {
 
 #[test]
 fn thousands_of_networks_load_at_once() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut socket = NftSocket::open().unwrap();
         let mut table = Table::empty(Family::Ipv4, "t");
         let networks: Vec<_> = (0..5_000u32)
@@ -293,7 +278,7 @@ fn thousands_of_networks_load_at_once() {
 
 #[test]
 fn whole_transactions_of_others_are_noticed_once() {
-    in_fresh_namespace(|| {
+    in_namespace(|| {
         let mut events = NftEvents::subscribe().unwrap();
         let mut socket = NftSocket::open().unwrap();
         replace(&mut socket, &node_table());

@@ -4,30 +4,11 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-use datapath::{NetNs, PodWiring, RouteSocket};
+use datapath::{PodWiring, RouteSocket};
 use netlink::message::{LinkRef, LinkState, Veth, VethEnd, set_link_state};
 use vpc_types::RouteTableId;
 
-/// Runs `test` on a thread of its own in a network namespace of its own.
-pub(crate) fn in_fresh_namespace<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    use nix::sched::{CloneFlags, unshare};
-    let run = || {
-        unshare(CloneFlags::CLONE_NEWNET)
-            .expect("this test needs to make a network namespace: run it as root, or under `unshare -rn`");
-        test()
-    };
-    std::thread::scope(|scope| {
-        scope
-            .spawn(run)
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-/// A namespace that lives as long as the handle.
-pub(crate) fn new_namespace() -> NetNs {
-    in_fresh_namespace(|| NetNs::current().unwrap())
-}
+pub(crate) use netlink::testing::{in_namespace, new_namespace};
 
 /// The host's side of tests: loopback up.
 pub(crate) fn host() -> RouteSocket {
