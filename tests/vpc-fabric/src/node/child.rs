@@ -1,12 +1,9 @@
-//! Programs in a node: how they are started, talked to with a deadline, and ended.
+//! Running programs of a node: how they are started, talked to with a deadline, and ended.
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -17,162 +14,14 @@ use nix::unistd::Pid;
 
 use super::NodeError;
 use crate::os::pidfd_open;
-use crate::place::NetnsRef;
 
 /// Times to look for processes of a node that is going away; each round also catches those forked during the last.
 const KILL_ROUNDS: usize = 20;
 
-/// Where one standard stream goes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Stream {
-    /// /dev/null. The default: a daemon that inherits a stream keeps its reader waiting for ever.
-    #[default]
-    Null,
-    /// That of the calling process.
-    Inherit,
-    /// Appended to this file, opened in the *caller's* mount namespace.
-    AppendTo(PathBuf),
-    /// A pipe, see [`NodeChild::communicate`].
-    Pipe,
-}
-
-/// A program to run: absolute path (as the node sees it), arguments, environment, streams.
-#[derive(Debug, Clone)]
-pub struct CommandSpec {
-    program: PathBuf,
-    args: Vec<OsString>,
-    env: BTreeMap<OsString, OsString>,
-    directory: PathBuf,
-    stdin: Stream,
-    stdout: Stream,
-    stderr: Stream,
-}
-
-impl CommandSpec {
-    /// No arguments, an environment that holds only a usual PATH, working directory `/`, all streams /dev/null.
-    pub fn new(program: impl Into<PathBuf>) -> Self {
-        let path = OsString::from("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        Self {
-            program: program.into(),
-            args: Vec::new(),
-            env: BTreeMap::from([("PATH".into(), path)]),
-            directory: "/".into(),
-            stdin: Stream::Null,
-            stdout: Stream::Null,
-            stderr: Stream::Null,
-        }
-    }
-
-    /// Appends an argument.
-    #[must_use]
-    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
-        self.args.push(arg.as_ref().to_owned());
-        self
-    }
-
-    /// Appends arguments.
-    #[must_use]
-    pub fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-        self
-    }
-
-    /// Sets a variable.
-    #[must_use]
-    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env.insert(name.as_ref().to_owned(), value.as_ref().to_owned());
-        self
-    }
-
-    /// Sets variables.
-    #[must_use]
-    pub fn envs<N: AsRef<OsStr>, V: AsRef<OsStr>>(mut self, vars: impl IntoIterator<Item = (N, V)>) -> Self {
-        let vars = vars
-            .into_iter()
-            .map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()));
-        self.env.extend(vars);
-        self
-    }
-
-    /// Working directory, as the node sees it.
-    #[must_use]
-    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.directory = directory.into();
-        self
-    }
-
-    /// Where stdin comes from.
-    #[must_use]
-    pub fn stdin(mut self, stream: Stream) -> Self {
-        self.stdin = stream;
-        self
-    }
-
-    /// Where stdout goes.
-    #[must_use]
-    pub fn stdout(mut self, stream: Stream) -> Self {
-        self.stdout = stream;
-        self
-    }
-
-    /// Where stderr goes.
-    #[must_use]
-    pub fn stderr(mut self, stream: Stream) -> Self {
-        self.stderr = stream;
-        self
-    }
-
-    /// Stdout and stderr appended to one file.
-    #[must_use]
-    pub fn log_to(self, file: impl Into<PathBuf>) -> Self {
-        let file = file.into();
-        self.stdout(Stream::AppendTo(file.clone()))
-            .stderr(Stream::AppendTo(file))
-    }
-
-    /// The program's path.
-    pub fn program(&self) -> &Path {
-        &self.program
-    }
-
-    pub(super) fn prepare(&self) -> Result<PreparedCommand, NodeError> {
-        let mut command = Command::new(&self.program);
-        command
-            .args(&self.args)
-            .env_clear()
-            .envs(&self.env)
-            .current_dir(&self.directory);
-        command
-            .stdin(stdio(&self.stdin)?)
-            .stdout(stdio(&self.stdout)?)
-            .stderr(stdio(&self.stderr)?);
-        Ok(PreparedCommand {
-            program: self.program.display().to_string(),
-            command,
-        })
-    }
-}
-
-fn stdio(stream: &Stream) -> Result<Stdio, NodeError> {
-    Ok(match stream {
-        Stream::Null => Stdio::null(),
-        Stream::Inherit => Stdio::inherit(),
-        Stream::Pipe => Stdio::piped(),
-        Stream::AppendTo(path) => {
-            let file = File::options().create(true).append(true).open(path);
-            file.map_err(|source| NodeError::Write {
-                path: path.display().to_string(),
-                source,
-            })?
-            .into()
-        }
-    })
-}
-
 /// A command whose files are open, so that it can be started in another mount namespace.
 pub(super) struct PreparedCommand {
-    program: String,
-    command: Command,
+    pub(super) program: String,
+    pub(super) command: Command,
 }
 
 impl PreparedCommand {
@@ -407,11 +256,12 @@ fn set_nonblocking(fd: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
         .map_err(std::io::Error::from)
 }
 
-/// Kills every process whose main thread is in `netns`, except this one.
-pub(super) fn kill_all_in(netns: &NetnsRef) {
-    let Ok(wanted) = netns.inode() else { return };
+/// Kills every process whose main thread shares the network or the mounts of `thread`, except this one. A program in a
+/// pod has another network but the node's mounts.
+pub(super) fn kill_all_around(thread: Pid) {
+    let wanted = namespaces_of(thread.as_raw());
     for _ in 0..KILL_ROUNDS {
-        let found: Vec<Pid> = processes_in(wanted);
+        let found = processes_in(&wanted);
         if found.is_empty() {
             return;
         }
@@ -428,22 +278,21 @@ pub(super) fn kill_all_in(netns: &NetnsRef) {
     }
 }
 
-fn processes_in(wanted: u64) -> Vec<Pid> {
-    let own = std::process::id();
+fn processes_in(wanted: &BTreeSet<u64>) -> Vec<Pid> {
+    let own = Pid::this().as_raw();
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| *pid != own)
-        .filter(|pid| netns_of(*pid) == Some(wanted))
-        .filter_map(|pid| i32::try_from(pid).ok().map(Pid::from_raw))
-        .collect()
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let here = pids
+        .filter(|pid| *pid != own)
+        .filter(|pid| !namespaces_of(*pid).is_disjoint(wanted));
+    here.map(Pid::from_raw).collect()
 }
 
 /// Zombies have no namespaces any more, so they are not found.
-fn netns_of(pid: u32) -> Option<u64> {
+fn namespaces_of(pid: i32) -> BTreeSet<u64> {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(format!("/proc/{pid}/ns/net"))
-        .ok()
-        .map(|metadata| metadata.ino())
+    let files = ["net", "mnt"].map(|kind| std::fs::metadata(format!("/proc/{pid}/ns/{kind}")));
+    files.into_iter().flatten().map(|metadata| metadata.ino()).collect()
 }

@@ -8,6 +8,7 @@
 //! Called by `vpc-sim`, the end-to-end tests and the demo.
 
 mod child;
+mod command;
 mod enter;
 mod files;
 
@@ -19,23 +20,22 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Pid;
 
-pub use child::{CommandSpec, NodeChild, Output, Stream};
+pub use child::{NodeChild, Output};
+pub use command::{CommandSpec, Stream};
 pub use enter::{EnterError, NodeAddress, exec_in};
 
 use crate::host::{DeviceSetup, HostError, configure_device};
 use crate::place::{Isolation, NetnsRef, Place, PlaceError};
 use crate::sandbox::SandboxError;
 
+/// Where the sandbox keeps the nodes' private directories.
+const NODES_DIR: &str = "/run/nodes";
 /// Where pods' namespaces are named; `ip netns` looks there too.
 const NETNS_DIR: &str = "/run/netns";
 
 /// Sysctls that a worker of EKS has before aws-node starts: kubelet and the AMI turn forwarding on. `rp_filter` stays
 /// at the kernel's 0 in `all` and `default`; the agent under test sets what it needs on the primary ENI.
-const NODE_SYSCTLS: [(&str, &str); 3] = [
-    ("net/ipv4/ip_forward", "1"),
-    ("net/ipv6/conf/default/accept_dad", "0"),
-    ("net/ipv6/conf/all/forwarding", "1"),
-];
+const NODE_SYSCTLS: [(&str, &str); 1] = [("net/ipv4/ip_forward", "1")];
 
 /// What a caller decides about a node.
 #[derive(Debug, Clone)]
@@ -170,25 +170,27 @@ impl Node {
     /// Makes the namespaces, private directories and sysctls; `lo` is up.
     pub fn create(config: &NodeConfig) -> Result<Self, NodeError> {
         check_name(&config.name)?;
-        let node = config.name.clone();
-        let directory = Path::new("/run/nodes").join(&node);
-        let place = Place::create(&node, Isolation::NetworkAndMounts).map_err(in_node(&node))?;
-        let (private, from) = (config.private_dirs.clone(), directory.clone());
-        let prepared = place
-            .run(move || files::prepare(&from, &private))
-            .map_err(in_node(&node))?;
-        prepared.map_err(|source| NodeError::Files {
-            node: node.clone(),
-            source,
-        })?;
-        let sysctls: Vec<_> = config.sysctls.clone();
-        place.run(move || write_sysctls(&sysctls)).map_err(in_node(&node))??;
-        let lo = place.run(crate::fabric::loopback_up).map_err(in_node(&node))?;
+        let directory = Path::new(NODES_DIR).join(&config.name);
+        claim(&directory)?;
+        let place = Place::create(&config.name, Isolation::NetworkAndMounts).map_err(in_node(&config.name))?;
+        // From here on a failure drops the node, which cleans up.
+        let node = Self { place, directory };
+        node.prepare(config)?;
+        Ok(node)
+    }
+
+    fn prepare(&self, config: &NodeConfig) -> Result<(), NodeError> {
+        let name = || self.name().to_owned();
+        let (private, from) = (config.private_dirs.clone(), self.directory.clone());
+        let prepared = self.run(move || files::prepare(&from, &private))?;
+        prepared.map_err(|source| NodeError::Files { node: name(), source })?;
+        let sysctls = config.sysctls.clone();
+        self.run(move || write_sysctls(&sysctls))??;
+        let lo = self.run(crate::fabric::loopback_up)?;
         lo.map_err(|source| NodeError::Loopback {
-            node,
+            node: name(),
             source: Box::new(source),
-        })?;
-        Ok(Self { place, directory })
+        })
     }
 
     /// The name given at creation.
@@ -281,13 +283,26 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        child::kill_all_in(self.netns());
+        child::kill_all_around(self.pid());
+        // Nobody is left to use it, and the name is free for another node. A rest would only take memory.
+        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 
 fn in_node(node: &str) -> impl FnOnce(PlaceError) -> NodeError {
     let node = node.to_owned();
     move |source| NodeError::Place { node, source }
+}
+
+/// Two nodes of one name would share their files.
+fn claim(directory: &Path) -> Result<(), NodeError> {
+    let failed = |source| NodeError::Write {
+        path: directory.display().to_string(),
+        source,
+    };
+    std::fs::create_dir_all(NODES_DIR)
+        .and_then(|()| std::fs::create_dir(directory))
+        .map_err(failed)
 }
 
 fn check_name(name: &str) -> Result<(), NodeError> {

@@ -22,13 +22,14 @@ pub(super) fn make_private() -> Result<(), SandboxError> {
 
 /// Some distributions give a new user namespace no capabilities, which shows only when they are used.
 fn name_restriction(error: SandboxError) -> SandboxError {
-    match error {
-        SandboxError::Mount {
-            source: source @ (Errno::EPERM | Errno::EACCES),
-            ..
-        } => SandboxError::Restricted { source },
-        other => other,
+    if let SandboxError::Mount {
+        source: source @ (Errno::EPERM | Errno::EACCES),
+        ..
+    } = error
+    {
+        return SandboxError::Restricted { source };
     }
+    error
 }
 
 /// Nothing mounted from here on is seen by the namespace this one was copied from, and the other way round.

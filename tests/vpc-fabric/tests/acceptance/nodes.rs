@@ -162,8 +162,15 @@ fn end_of_node(_: &Sandbox) {
         .unwrap();
     n1.spawn(&CommandSpec::new("/bin/sleep").arg("60")).unwrap();
     eventually("both run", LIMIT, || processes_in(inode) == 2);
+    let pod = n1.add_pod_netns("pod").unwrap();
+    let in_pod = CommandSpec::new("/usr/bin/env").args(["nsenter", "--net=/run/netns/pod", "sleep", "60"]);
+    n1.spawn(&in_pod).unwrap();
+    let pod_inode = pod.netns.inode().unwrap();
+    eventually("a program runs in the pod", LIMIT, || processes_in(pod_inode) == 1);
+    Node::create(&NodeConfig::new("n1")).expect_err("the name is taken");
     drop(n1);
-    assert_eq!(processes_in(inode), 0);
+    assert_eq!((processes_in(inode), processes_in(pod_inode)), (0, 0));
+    node("n1");
     eventually("init reaps them", LIMIT, || {
         let zombies = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
             let stat = std::fs::read_to_string(entry.unwrap().path().join("stat")).ok()?;
