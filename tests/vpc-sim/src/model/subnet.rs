@@ -78,6 +78,16 @@ impl Subnet {
         self.address(1)
     }
 
+    /// The resolver: the second address after the network's own.
+    pub fn resolver(&self) -> Ipv4Addr {
+        self.address(2)
+    }
+
+    /// Whether a request that names the address could have it.
+    pub fn is_free(&self, address: Ipv4Addr) -> bool {
+        self.check_named(Allocation::Ip(address)).is_ok()
+    }
+
     /// Takes what is asked for, all or nothing.
     pub(super) fn take(&mut self, request: &Ipv4Request, rng: &mut Rng) -> Result<Vec<Allocation>, Ec2Error> {
         match request {
