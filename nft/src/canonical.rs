@@ -259,3 +259,67 @@ fn drop_map_ips(properties: &mut Properties) {
 pub(crate) fn names(payload: &[u8], kind: u16, name: &str) -> bool {
     read::attributes(payload).find_value(kind).and_then(parse_str) == Some(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode;
+    use crate::write::Writer;
+    use crate::{Family, FibFlags, Rule, TableId, Verdict, rule};
+    use proptest::prelude::*;
+
+    fn absorb_all(table: &mut CanonicalTable, payload: &[u8]) {
+        table.add_chain(payload);
+        table.add_rule(payload);
+        table.add_set(payload);
+        table.add_elements(payload);
+        table.add_counter(payload);
+    }
+
+    fn rule_message() -> Vec<u8> {
+        let mut w = Writer::default();
+        let exprs = [
+            rule::fib_missing(FibFlags::SADDR),
+            rule::verdict(Verdict::Jump("c".into())),
+        ];
+        encode::rule(
+            &mut w,
+            &TableId::new(Family::Ipv4, "t"),
+            "c",
+            1,
+            &Rule::new(exprs).with_comment("x"),
+        );
+        w.buffer.split_off(16)
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_messages_are_read_without_panic(payload in prop::collection::vec(any::<u8>(), 0..256)) {
+            absorb_all(&mut CanonicalTable::default(), &payload);
+        }
+
+        #[test]
+        fn damaged_rules_are_read_without_panic(position in 0usize..400, value in any::<u8>(), cut in 0usize..400) {
+            let mut payload = rule_message();
+            let len = payload.len();
+            payload[position % len] = value;
+            payload.truncate(cut.max(1));
+            absorb_all(&mut CanonicalTable::default(), &payload);
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_adds_to_a_translation_does_not_count() {
+        let mut sent = Properties::from([
+            ((1, 0), vec![0; 4]),
+            ((3, 0), vec![0, 0, 0, 1]),
+            ((7, 0), vec![0, 0, 0, 0x10]),
+        ]);
+        let mut dumped = sent.clone();
+        dumped.insert((4, 0), vec![0, 0, 0, 1]);
+        dumped.insert((7, 0), vec![0, 0, 0, 0x11]);
+        drop_additions("nat", &mut sent);
+        drop_additions("nat", &mut dumped);
+        assert_eq!(sent, dumped);
+    }
+}
