@@ -32,7 +32,7 @@ const ORIGIN: &str = "http://localhost";
 /// How often a missing peer is looked for. A restart takes tenths of a second.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Turns of the runtime until a request has been written: connect, preface, settings, request.
-const TURNS_TO_SEND: u32 = 8;
+const TURNS_TO_SEND: u32 = 3;
 
 /// Runs calls, one at a time.
 #[derive(Debug)]

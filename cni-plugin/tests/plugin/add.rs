@@ -220,6 +220,27 @@ fn an_ipamd_that_restarts_is_waited_for() {
 }
 
 #[test]
+fn a_plugin_that_was_stopped_past_its_deadline_changes_nothing() {
+    let root = root();
+    // The answer is there when the plugin goes on, and ipamd may have given the address to somebody else meanwhile.
+    let ipamd = Daemon::ipamd(root.path(), Answer::Stall("10.0.1.6", 900), SECONDARY);
+    on_a_node(|| {
+        let pod = PodNetns::new();
+        let (before, pod_before) = (state(), pod.state());
+        let (code, msg) = Call::add("c1", root.path(), &pod.path)
+            .var("VPC_CNI_ADD_DEADLINE", SHORT)
+            .run()
+            .failed();
+        assert!(
+            code == 999 && (msg.contains("the time is up") || msg.contains("within 0.6 s")),
+            "{code} {msg}"
+        );
+        assert_eq!((state(), pod.state()), (before, pod_before), "{msg}");
+    });
+    assert!(ipamd.calls.list()[0].starts_with("add"));
+}
+
+#[test]
 fn the_log_has_lines_of_json_without_the_configuration() {
     let root = root();
     let _ipamd = Daemon::ipamd(root.path(), SECONDARY, Answer::No);

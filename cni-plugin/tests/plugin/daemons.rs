@@ -3,15 +3,19 @@
 use std::future::pending;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use proto::rpc::cni_backend_server::{CniBackend, CniBackendServer};
 use proto::rpc::np_backend_server::{NpBackend, NpBackendServer};
 use proto::rpc::*;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
 /// How a stand-in answers.
@@ -25,6 +29,8 @@ pub(crate) enum Answer {
     Status(tonic::Code, &'static str),
     /// Never.
     Silence,
+    /// As `Grant`, but the caller is stopped before the answer reaches it, and goes on after this many milliseconds.
+    Stall(&'static str, u64),
 }
 
 impl Answer {
@@ -42,6 +48,7 @@ impl Answer {
             Self::No => Ok((false, Vec::new(), String::new())),
             Self::Status(code, message) => Err(Status::new(code, message)),
             Self::Silence => pending().await,
+            Self::Stall(address, _) => Box::pin(Self::Grant(address, 2, 3, "").give()).await,
         }
     }
 }
@@ -147,6 +154,9 @@ struct Ipamd {
 #[tonic::async_trait]
 impl CniBackend for Ipamd {
     async fn add_network(&self, request: Request<AddNetworkRequest>) -> Result<Response<AddNetworkReply>, Status> {
+        if let Answer::Stall(_, millis) = self.add {
+            stall(&request, Duration::from_millis(millis));
+        }
         let asked = request.into_inner();
         assert_eq!(asked.client_version, "", "deployed daemons refuse any other");
         self.calls.note(format!(
@@ -178,6 +188,25 @@ impl CniBackend for Ipamd {
         };
         Ok(Response::new(reply))
     }
+}
+
+/// Stops the calling process and has it continued later.
+fn stall<T>(request: &Request<T>, time: Duration) {
+    let caller = request
+        .extensions()
+        .get::<UdsConnectInfo>()
+        .unwrap()
+        .peer_cred
+        .unwrap()
+        .pid()
+        .unwrap();
+    let caller = Pid::from_raw(caller);
+    kill(caller, Signal::SIGSTOP).unwrap();
+    thread::spawn(move || {
+        let (_sender, nothing) = mpsc::channel::<()>();
+        let _ = nothing.recv_timeout(time);
+        kill(caller, Signal::SIGCONT).unwrap();
+    });
 }
 
 struct Agent {
