@@ -239,6 +239,8 @@ mod tests {
     #[test]
     fn a_log_that_cannot_be_opened_is_not_fatal() {
         let target = LogTarget::File("/proc/no/such/log".into());
-        Log::open(&target, LogLevel::Error, &Paths::under(None), &[]).debug("below the level", &[]);
+        let log = Log::open(&target, LogLevel::Error, &Paths::under(None), &[]);
+        log.debug("below the level", &[]);
+        assert!(log.file.is_none(), "lines go to standard error instead");
     }
 }
