@@ -22,3 +22,18 @@ pub use host::{DefaultRoute, DeviceSetup, Host, HostError, configure_device};
 pub use node::{Node, NodeConfig, NodeError};
 pub use place::{NetnsRef, Place, PlaceError};
 pub use sandbox::{Entry, Privilege, Sandbox, SandboxConfig, SandboxError};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_send<T: Send>() -> bool {
+        true
+    }
+
+    #[test]
+    fn a_fabric_and_its_nodes_can_be_owned_by_any_task() {
+        assert!(is_send::<Fabric>() && is_send::<Node>() && is_send::<&Node>() && is_send::<Host>());
+        assert!(is_send::<node::NodeChild>() && is_send::<probe::EchoServer>() && is_send::<FabricError>());
+    }
+}

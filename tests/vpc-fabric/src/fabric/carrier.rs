@@ -1,11 +1,12 @@
-//! Whether a port passes packets yet, and waiting for that.
+//! What has become of ports: whether they pass packets yet, and which are gone.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use netlink::message::{self, LinkRef};
 use netlink::packet::RouteNetlinkMessage;
-use netlink::{AnswerError, Attributes, EventSocket, Group, RouteSocket};
+use netlink::{AnswerError, Attributes, DumpError, EventSocket, Group, RouteSocket};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -67,6 +68,27 @@ fn watch_failed(source: std::io::Error) -> FabricError {
         operation: "watch devices",
         source: netlink::SocketError::Receive { operation, source },
     }
+}
+
+/// All devices of the fabric.
+pub(super) fn devices(socket: &mut RouteSocket) -> Result<BTreeSet<PortIndex>, FabricError> {
+    let operation = "list ports";
+    let found = socket.dump_raw(
+        operation,
+        &RouteNetlinkMessage::GetLink(message::link(LinkRef::Index(0))),
+    );
+    let found = found.map_err(|error| match error {
+        DumpError::Socket(source) => FabricError::Socket { operation, source },
+        DumpError::Refused(source) => FabricError::Refused { operation, source },
+        DumpError::Interrupted { .. } => FabricError::Unsettled,
+    })?;
+    // `ifi_index` follows family, padding and type.
+    let index = |payload: &[u8]| payload.get(4..8)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    Ok(found
+        .iter()
+        .filter_map(|message| index(&message.payload))
+        .map(PortIndex)
+        .collect())
 }
 
 /// The kernel has seen the carrier and activated the device's queue.

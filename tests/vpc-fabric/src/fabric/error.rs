@@ -43,6 +43,9 @@ pub enum FabricError {
         #[source]
         source: std::io::Error,
     },
+    /// Devices came and went during each try to list them.
+    #[error("devices of the fabric change too fast to be listed")]
+    Unsettled,
     /// No such ENI is attached.
     #[error("{0} is not attached")]
     NotAttached(EniId),

@@ -156,7 +156,8 @@ struct Port {
 }
 
 impl Fabric {
-    /// Sets up the calling thread's network namespace, which must be empty, as a VPC.
+    /// Sets up the calling thread's network namespace, which must be empty, as a VPC. The other methods may be called
+    /// on any thread; servers of the VPC must be made on one that is in this namespace.
     pub fn create(config: &FabricConfig) -> Result<Self, FabricError> {
         settings::write_sysctls()?;
         loopback_up()?;
@@ -245,6 +246,14 @@ impl Fabric {
     pub fn wait_until_carrying(&mut self, eni: &EniId, deadline: Duration) -> Result<bool, FabricError> {
         let index = self.port(eni)?.index;
         self.carrier.wait(&mut self.socket, index, deadline)
+    }
+
+    /// Attached ENIs whose device is gone, because the node (or something in it) deleted it: a fault of the node.
+    /// Detaching such an ENI works as usual.
+    pub fn lost_enis(&mut self) -> Result<Vec<EniId>, FabricError> {
+        let present = carrier::devices(&mut self.socket)?;
+        let lost = self.ports.iter().filter(|(_, port)| !present.contains(&port.index));
+        Ok(lost.map(|(eni, _)| eni.clone()).collect())
     }
 
     /// The device vanishes, and all addresses assigned to the ENI are unassigned.

@@ -10,7 +10,8 @@
 //!
 //! Invariant: whichever of the three ends, by whatever signal, the kernel ends all processes of the sandbox, and with
 //! them every namespace and mount. There is no clean-up code that could be skipped. The network namespace of `main` is
-//! new and empty except for `lo`; `/proc`, `/sys` and `/run` are private.
+//! new and empty except for `lo`; `/proc`, `/sys` and `/run` are private, everything else of the file system is the
+//! machine's: what is to be seen from outside (a state file, logs to keep) must lie there, for instance in /tmp.
 //!
 //! Called first thing in `main` of the simulator, the demo and the tests: a user namespace cannot be entered, and a
 //! fork is not sound, once a second thread exists.

@@ -1,6 +1,6 @@
 //! What the fabric lets through, drops and counts.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
@@ -8,8 +8,9 @@ use netlink::message::Rule;
 use netlink::packet::RouteNetlinkMessage;
 use netlink::{Batch, RouteSocket};
 use vpc_fabric::fabric::{DropCount, DropReason, RouteTable, RouteTarget, SourceDestCheck};
+use vpc_fabric::place::Isolation;
 use vpc_fabric::probe::{EchoServer, Peer, mesh};
-use vpc_fabric::{DefaultRoute, Host, NetnsRef, Node, Sandbox};
+use vpc_fabric::{DefaultRoute, Host, NetnsRef, Node, Place, Sandbox};
 
 use crate::harness::InsideTest;
 use crate::setup::{
@@ -64,6 +65,14 @@ pub(crate) fn tests() -> Vec<InsideTest> {
         InsideTest {
             name: "a_node_that_deletes_its_device_harms_nobody_else",
             run: node_deletes_device,
+        },
+        InsideTest {
+            name: "drops_beyond_what_can_be_remembered_are_still_drops",
+            run: many_drops,
+        },
+        InsideTest {
+            name: "two_vpcs_with_the_same_addresses_do_not_meet",
+            run: two_vpcs,
         },
         InsideTest {
             name: "a_mesh_of_24_is_probed_within_three_seconds",
@@ -316,6 +325,7 @@ fn node_deletes_device(_: &Sandbox) {
         })
         .unwrap();
     assert!(pings(vpc.n1.netns(), N1_PRIMARY, N2_PRIMARY));
+    assert_eq!(vpc.fabric.lost_enis().unwrap(), [eni(2)]);
     vpc.fabric.detach_eni(&eni(2)).expect("gone is as good as detached");
     drop(vpc.n2);
     vpc.fabric
@@ -350,4 +360,45 @@ fn mesh_of_24(_: &Sandbox) {
     assert_eq!(fabric.drops().unwrap(), []);
     assert!(took < Duration::from_secs(3), "{took:?}");
     println!("mesh: {took:?}");
+}
+
+fn many_drops(_: &Sandbox) {
+    let mut vpc = vpc();
+    change_rule(&vpc.n1, RouteNetlinkMessage::DelRule);
+    let target = vpc.n2.run(|| UdpSocket::bind((N2_PRIMARY, PORT)).unwrap()).unwrap();
+    target.set_nonblocking(true).unwrap();
+    let sender = vpc.n1.run(|| UdpSocket::bind((N1_SECONDARY, 0)).unwrap()).unwrap();
+    // More pairs than are remembered (65,536), then one whose target listens.
+    for n in 0..70_000 {
+        let _ = sender.send_to(b"x", (Ipv4Addr::from(0xac10_0000 + n), PORT));
+    }
+    let _ = sender.send_to(b"x", (N2_PRIMARY, PORT));
+    assert_eq!(dropped(&mut vpc, DropReason::WrongSource).len(), 65_536);
+    let total = vpc.fabric.drop_totals().unwrap()[&DropReason::WrongSource];
+    assert!((65_537..=70_001).contains(&total), "{total}");
+    assert!(!pings(vpc.n1.netns(), N1_SECONDARY, N2_PRIMARY));
+    assert_eq!(vpc.fabric.drop_totals().unwrap()[&DropReason::WrongSource], total + 1);
+    target.recv_from(&mut [0; 8]).expect_err("nothing may arrive");
+}
+
+fn two_vpcs(_: &Sandbox) {
+    let mut vpc = vpc();
+    let elsewhere = Place::create("other-vpc", Isolation::Network).unwrap();
+    let mut other = elsewhere.run(empty_fabric).unwrap();
+    // The second node's address, in the other VPC.
+    let host = Host::create("twin").unwrap();
+    other.attach_eni(&port(3, host.netns(), "eth0")).unwrap();
+    other.assign(&eni(3), &only(N2_PRIMARY)).unwrap();
+    host.configure_device(&device_setup("eth0", N2_PRIMARY, ROUTER_2, DefaultRoute::Main))
+        .unwrap();
+    wait(&mut other, 3);
+    assert!(pings(host.netns(), N2_PRIMARY, ROUTER_1));
+    assert!(
+        !pings(host.netns(), N2_PRIMARY, N1_PRIMARY),
+        "nobody has it in this VPC"
+    );
+    assert_eq!(other.drops().unwrap().len(), 1);
+    let here = server(vpc.n2.netns(), N2_PRIMARY);
+    assert_eq!(seen_by_udp(vpc.n1.netns(), None, here.address()), Some(N1_PRIMARY));
+    no_drops(&mut vpc);
 }
