@@ -13,7 +13,8 @@ use netlink::{AnswerError, Batch, Errno, RouteSocket, SocketError};
 use vpc_types::RouteTableId;
 
 use crate::ids::{RULE_FROM_POD, RULE_TO_POD};
-use crate::kernel::{HostRouteError, find_host_route, find_link};
+pub use crate::kernel::HostRouteError;
+use crate::kernel::{find_host_route, find_link};
 
 /// Equal rules per address that are deleted at most. Old releases made one per VPC CIDR, and EC2 allows 50 of those.
 const RULES_MAX: usize = 256;

@@ -147,7 +147,7 @@ impl PodSockets {
     /// Opens a socket here and one in the pod's namespace. The thread is back when this returns.
     pub fn open(netns: &NetNs) -> Result<Self, WireError> {
         let host = RouteSocket::open()?;
-        let pod = RouteSocket::open_in(netns)??;
+        let pod = RouteSocket::open_in(netns)?;
         let opened = |source| NetNsError::Open {
             path: netns.path().to_owned(),
             source,

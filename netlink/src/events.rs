@@ -1,11 +1,16 @@
 //! What others change: multicast notifications, without blocking.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::dump::RawMessage;
 use crate::route::Messages;
 use crate::socket::{Protocol, RECEIVE_BUFFER, Received, Socket, SocketError};
+
+/// Room for unread notifications. A pod causes about 20 of up to 2 KiB, and 50 pods may start between two reads; the kernel
+/// takes memory only for what is queued.
+const QUEUE_BYTES: usize = 2 * 1024 * 1024;
 
 /// rtnetlink multicast groups (`RTNLGRP_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,23 +56,25 @@ pub enum Event {
 pub struct EventSocket {
     socket: Socket,
     buffer: Vec<u8>,
-    queue: std::collections::VecDeque<RawMessage>,
+    queue: VecDeque<RawMessage>,
 }
 
 impl EventSocket {
     /// Subscribes in the current namespace. What happened before is not seen: subscribe first, then dump.
     pub fn subscribe(groups: &[Group]) -> Result<Self, SocketError> {
         let socket = Socket::open(Protocol::Route)?;
+        let failed = |source| SocketError::Open {
+            protocol: Protocol::Route,
+            source,
+        };
+        socket.reserve_receive_buffer(QUEUE_BYTES).map_err(failed)?;
         for group in groups {
-            socket.join(group.number()).map_err(|source| SocketError::Open {
-                protocol: Protocol::Route,
-                source,
-            })?;
+            socket.join(group.number()).map_err(failed)?;
         }
         Ok(Self {
             socket,
             buffer: vec![0; RECEIVE_BUFFER],
-            queue: std::collections::VecDeque::new(),
+            queue: VecDeque::new(),
         })
     }
 

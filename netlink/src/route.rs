@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use crate::batch::{Acknowledge, Batch, HEADER_LEN, MessageError, append, parse_error, stamp};
 use crate::dump::RawMessage;
-use crate::netns::{NetNs, NetNsError};
+use crate::netns::NetNs;
 use crate::socket::{ANSWER_TIMEOUT, Protocol, RECEIVE_BUFFER, Received, Socket, SocketError};
 use crate::sys;
 
@@ -65,8 +65,8 @@ impl RouteSocket {
     }
 
     /// Opens a socket in another namespace. The thread is back in its own when this returns.
-    pub fn open_in(netns: &NetNs) -> Result<Result<Self, SocketError>, NetNsError> {
-        netns.run(Self::open)
+    pub fn open_in(netns: &NetNs) -> Result<Self, SocketError> {
+        netns.run(Self::open)?
     }
 
     /// Sends the requests in order and returns those that the kernel refused, in order. The others are done.

@@ -13,6 +13,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
+use crate::netns::NetNsError;
 use crate::sys;
 
 /// How long one answer may take. The kernel answers within the system call unless it waits for the rtnl lock; five seconds
@@ -54,6 +55,9 @@ pub enum SocketError {
         #[source]
         source: io::Error,
     },
+    /// The namespace for which it is meant cannot be entered.
+    #[error(transparent)]
+    NetNs(#[from] NetNsError),
     /// Nothing was sent.
     #[error("send netlink request: {operation}")]
     Send {
@@ -172,19 +176,25 @@ impl Socket {
     /// Makes room for one datagram of `bytes`. Beyond the system's limit this needs `CAP_NET_ADMIN` in the initial user
     /// namespace; without it the limit is what one gets, and `send` says EMSGSIZE if that is too little.
     pub fn reserve_send_buffer(&self, bytes: usize) -> io::Result<()> {
-        // The kernel counts its own overhead against the buffer.
-        let wanted = bytes.saturating_mul(2);
-        if getsockopt(&self.fd, sockopt::SndBuf)? >= wanted {
+        // The kernel doubles what is asked for, and of the result a datagram may fill all but 32 bytes.
+        if getsockopt(&self.fd, sockopt::SndBuf)? >= bytes.saturating_add(32) {
             return Ok(());
         }
-        setsockopt(&self.fd, sockopt::SndBufForce, &wanted)
-            .or_else(|_| setsockopt(&self.fd, sockopt::SndBuf, &wanted))?;
+        setsockopt(&self.fd, sockopt::SndBufForce, &bytes)
+            .or_else(|_| setsockopt(&self.fd, sockopt::SndBuf, &bytes))?;
         Ok(())
     }
 
     /// Makes filters in dump requests binding (kernel ≥ 4.20); without it the kernel ignores most of them.
     pub(crate) fn set_strict_checking(&self) -> io::Result<()> {
         sys::set_netlink_option(self.fd.as_fd(), libc::NETLINK_GET_STRICT_CHK, 1)
+    }
+
+    /// Makes room for this many bytes of unread datagrams, as far as the system allows.
+    pub fn reserve_receive_buffer(&self, bytes: usize) -> io::Result<()> {
+        setsockopt(&self.fd, sockopt::RcvBufForce, &bytes)
+            .or_else(|_| setsockopt(&self.fd, sockopt::RcvBuf, &bytes))?;
+        Ok(())
     }
 
     /// Lets only datagrams through whose first message has this type. The kernel drops the others before they are queued.

@@ -8,6 +8,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// `NS_GET_NSTYPE` of `linux/nsfs.h`: `_IO(0xb7, 0x3)`.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
+/// `SIOCGIFINDEX` of `linux/sockios.h`, in the type that the C library's ioctl takes: musl takes an int.
+const GET_IFINDEX: libc::Ioctl = 0x8933;
+
 /// Sets a `SOL_NETLINK` option that takes an int.
 pub(crate) fn set_netlink_option(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     const LEN: libc::socklen_t = 4;
@@ -110,7 +113,7 @@ pub(crate) fn device_index(fd: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
         *slot = libc::c_char::from_ne_bytes([byte]);
     }
     // SAFETY: SIOCGIFINDEX reads ifr_name, which is NUL-terminated, and writes ifr_ifindex, both inside `request`.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFINDEX, &raw mut request) };
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), GET_IFINDEX, &raw mut request) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }

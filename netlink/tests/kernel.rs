@@ -151,7 +151,7 @@ fn a_veth_pair_is_born_across_namespaces_and_dumps_show_it() {
         assert!(!pod.is_same(&home).unwrap());
         host.request("veth", CREATE | EXCLUSIVE, veth("host0", "eth0", Some(&pod)))
             .unwrap();
-        let mut inside = RouteSocket::open_in(&pod).unwrap().unwrap();
+        let mut inside = RouteSocket::open_in(&pod).unwrap();
         assert!(NetNs::current().unwrap().is_same(&home).unwrap());
         assert_eq!(link_names(&mut inside), ["lo", "eth0"]);
         assert_eq!(link_names(&mut host), ["lo", "host0"]);
@@ -191,15 +191,16 @@ fn events_arrive_and_a_slow_reader_learns_that_it_missed_some() {
         assert_eq!(events.next_event().unwrap(), None);
         let mut socket = RouteSocket::open().unwrap();
         let mut batch = Batch::new();
-        for n in 0..2_000u32 {
-            let to = Some(Ipv4Addr::from(0x0a00_0000 + n));
-            let rule = Rule {
-                priority: 512,
-                to,
-                table: Some(254),
-                ..Rule::default()
-            };
-            batch.push("rule", CREATE, Message::NewRule(rule.message()));
+        let rule = Rule {
+            priority: 512,
+            table: Some(254),
+            ..Rule::default()
+        }
+        .message();
+        for _ in 0..10_000 {
+            batch
+                .push("rule", CREATE, Message::NewRule(rule.clone()))
+                .push("gone", 0, Message::DelRule(rule.clone()));
         }
         assert_eq!(socket.apply(&batch).unwrap(), []);
         assert!(matches!(
@@ -210,14 +211,14 @@ fn events_arrive_and_a_slow_reader_learns_that_it_missed_some() {
         while let Some(event) = events.next_event().unwrap() {
             match event {
                 Event::Message(message) => {
-                    assert_eq!(message.kind, 32);
+                    assert!([32, 33].contains(&message.kind));
                     messages += 1;
                 }
                 Event::Overrun => overruns += 1,
             }
         }
         assert!(
-            messages > 0 && messages < 2_000,
+            messages > 0 && messages < 20_000,
             "{messages} messages, {overruns} overruns"
         );
     });

@@ -23,6 +23,7 @@ const DUMP_TIMEOUT: Duration = Duration::from_secs(5);
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const HEADER_LEN: usize = 16;
+const ATTRIBUTE_HEADER: usize = 4;
 const EXTACK_TEXT: u16 = 1;
 const EXTACK_OFFSET: u16 = 2;
 
@@ -195,8 +196,10 @@ impl NftSocket {
             (msg::GETGEN, 0),
             0,
             |_| {},
-            |_, payload| {
-                found = read::attributes(payload).find_value(attr::GEN_ID).and_then(be_u32);
+            |frame| {
+                found = read::attributes(frame.payload)
+                    .find_value(attr::GEN_ID)
+                    .and_then(be_u32);
             },
         )?;
         found.ok_or(ReadError::Unanswered { what: WHAT })
@@ -295,16 +298,12 @@ impl NftSocket {
     ) -> Result<Vec<(u16, Vec<u8>)>, ReadError> {
         for _ in 0..DUMP_TRIES {
             let (mut found, mut interrupted) = (Vec::new(), false);
-            let answer = self.ask(
-                what,
-                (kind, flag::DUMP),
-                table.family.number(),
-                &body,
-                |frame_kind_flags, payload| {
-                    interrupted |= frame_kind_flags.1 & flag::INTERRUPTED != 0;
-                    found.push((frame_kind_flags.0, payload.to_vec()));
-                },
-            );
+            let answer = self.ask(what, (kind, flag::DUMP), table.family.number(), &body, |frame| {
+                interrupted |= frame.flags & flag::INTERRUPTED != 0;
+                if frame.kind != NLMSG_DONE {
+                    found.push((frame.kind, frame.payload.to_vec()));
+                }
+            });
             match answer {
                 Ok(()) if interrupted => {}
                 Ok(()) => return Ok(found),
@@ -323,7 +322,7 @@ impl NftSocket {
         (kind, flags): (u16, u16),
         family: u8,
         body: impl Fn(&mut Writer),
-        mut each: impl FnMut((u16, u16), &[u8]),
+        mut each: impl FnMut(&Frame<'_>),
     ) -> Result<(), ReadError> {
         let mut writer = Writer::default();
         writer.message(what, (kind, flags), family, body);
@@ -337,22 +336,22 @@ impl NftSocket {
                 return Err(ReadError::Unanswered { what });
             };
             for frame in frames(&self.buffer[..len]).filter(|frame| frame.sequence == sequence) {
-                match frame.kind {
-                    NLMSG_DONE => {
-                        // The end of an interrupted dump carries the flag too.
-                        return match error_code(frame.payload) {
-                            0 => Ok(()),
-                            code => Err(ReadError::Refused {
-                                what,
-                                errno: Errno::from_raw(code),
-                            }),
-                        };
-                    }
-                    NLMSG_ERROR => {
-                        let errno = Errno::from_raw(error_code(frame.payload));
-                        return Err(ReadError::Refused { what, errno });
-                    }
-                    kind => each((kind, frame.flags), frame.payload),
+                if frame.kind == NLMSG_ERROR {
+                    return Err(ReadError::Refused {
+                        what,
+                        errno: Errno::from_raw(error_code(frame.payload)),
+                    });
+                }
+                // The end of a dump too: it may be what says that the dump was interrupted.
+                each(&frame);
+                if frame.kind == NLMSG_DONE {
+                    return match error_code(frame.payload) {
+                        0 => Ok(()),
+                        code => Err(ReadError::Refused {
+                            what,
+                            errno: Errno::from_raw(code),
+                        }),
+                    };
                 }
                 if flags & flag::DUMP == 0 {
                     return Ok(());
@@ -393,20 +392,25 @@ fn renumber(writer: &mut Writer, base: u32) {
 fn refusal(message: Option<&Written>, errno: Errno, frame: &Frame<'_>) -> Refusal {
     let extack = extack(frame);
     let offset = extack.clone().find_value(EXTACK_OFFSET).and_then(netlink::parse_u32);
-    let place = message.zip(offset).and_then(|(message, offset)| {
+    let mark = message.zip(offset).and_then(|(message, offset)| {
         let offset = usize::try_from(offset).ok()?;
         message
             .marks
             .iter()
             .rev()
             .find(|mark| mark.offset <= offset)
-            .map(|mark| mark.place.clone())
+            .map(|mark| (mark, offset - mark.offset))
     });
+    // The name is the first attribute in an expression's element.
+    let is_unknown = errno == Errno::ENOENT && mark.is_some_and(|(_, within)| within == ATTRIBUTE_HEADER);
+    let text = extack.find_value(EXTACK_TEXT).and_then(parse_str);
     Refusal {
         operation: message.map_or_else(|| "the transaction".to_owned(), |message| message.label.clone()),
-        place,
+        place: mark.map(|(mark, _)| mark.place.clone()),
         errno,
-        reason: extack.find_value(EXTACK_TEXT).and_then(parse_str).map(str::to_owned),
+        reason: text
+            .or_else(|| is_unknown.then_some("the kernel lacks this expression"))
+            .map(str::to_owned),
     }
 }
 
