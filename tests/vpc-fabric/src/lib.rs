@@ -25,15 +25,15 @@ pub use sandbox::{Entry, Privilege, Sandbox, SandboxConfig, SandboxError};
 
 #[cfg(test)]
 mod tests {
+    use std::marker::PhantomData;
+
     use super::*;
 
-    fn is_send<T: Send>() -> bool {
-        true
-    }
+    fn assert_send<T: Send>(_: PhantomData<T>) {}
 
     #[test]
     fn a_fabric_and_its_nodes_can_be_owned_by_any_task() {
-        assert!(is_send::<Fabric>() && is_send::<Node>() && is_send::<&Node>() && is_send::<Host>());
-        assert!(is_send::<node::NodeChild>() && is_send::<probe::EchoServer>() && is_send::<FabricError>());
+        assert_send(PhantomData::<(Fabric, Node, &Node, Host, FabricError)>);
+        assert_send(PhantomData::<(node::NodeChild, probe::EchoServer, Place)>);
     }
 }
