@@ -42,7 +42,7 @@ fn a_pod_on_a_secondary_eni_has_exactly_the_expected_state() {
         let link = ip("-d -o link show dev eni00000000005");
         for part in [
             "mtu 9001",
-            "state UP",
+            ",UP>",
             "alias container-5",
             "numtxqueues 1",
             "numrxqueues 1",
@@ -51,6 +51,12 @@ fn a_pod_on_a_secondary_eni_has_exactly_the_expected_state() {
             assert!(link[0].contains(part), "{part}: {link:?}");
         }
         assert!(link[0].contains(&wired.host_mac.to_string()));
+        let setting =
+            |name| std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{}/{name}", w.host_veth)).unwrap();
+        assert_eq!(
+            ["accept_ra", "accept_redirects", "forwarding"].map(setting),
+            ["0\n", "1\n", "0\n"]
+        );
         netns
             .run(|| {
                 assert_eq!(

@@ -19,7 +19,7 @@ pub(crate) fn host() -> RouteSocket {
     socket
 }
 
-/// Lines that the `ip` program prints in the current namespace, sorted, without links' changing parts.
+/// Lines that the `ip` program prints in the current namespace, sorted.
 pub(crate) fn ip(arguments: &str) -> Vec<String> {
     let output = Command::new("ip")
         .args(arguments.split(' '))
@@ -31,12 +31,26 @@ pub(crate) fn ip(arguments: &str) -> Vec<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     let text = String::from_utf8(output.stdout).unwrap();
-    let mut lines: Vec<_> = text
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect();
+    let mut lines: Vec<_> = text.lines().map(normal).collect();
     lines.sort();
     lines
+}
+
+/// Without what depends on the carrier, which a device reports some time after it came up.
+fn normal(line: &str) -> String {
+    let mut line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        " linkdown",
+        "NO-CARRIER,",
+        ",LOWER_UP",
+        ",M-DOWN",
+        " state UP",
+        " state LOWERLAYERDOWN",
+        " state DOWN",
+    ] {
+        line = line.replace(part, "");
+    }
+    line
 }
 
 /// Everything that the data plane may change here.
@@ -56,23 +70,6 @@ pub(crate) fn state() -> BTreeSet<String> {
             .map(|line| line.split_once(": ").unwrap().1.to_owned()),
     );
     all
-}
-
-/// Carrier is reported some time after a link came up.
-fn without_carrier(line: &str) -> String {
-    let mut line = line.to_owned();
-    for word in [
-        " linkdown",
-        "NO-CARRIER,",
-        ",LOWER_UP",
-        ",M-DOWN",
-        " state UP",
-        " state LOWERLAYERDOWN",
-        " state DOWN",
-    ] {
-        line = line.replace(word, "");
-    }
-    line
 }
 
 /// A pod's wiring; `n` makes address and name.
