@@ -81,7 +81,7 @@ pub enum WireError {
         /// The host end.
         host_veth: String,
     },
-    /// The pod has an interface of that name; nothing was touched.
+    /// The pod has an interface of that name; nothing of this container or of another living one was touched.
     #[error("{name} already exists in the pod")]
     ContainerInterfaceExists {
         /// Its name.
@@ -175,7 +175,7 @@ pub fn wire(s: &mut PodSockets, w: &PodWiring) -> Result<Wired, WireError> {
     let host_mac = random_mac().map_err(WireError::Random)?;
     let container_mac = random_mac().map_err(WireError::Random)?;
     create_pair(s, w, host_mac, container_mac)?;
-    let mut made = Made { rules: Vec::new() };
+    let mut made = Vec::new();
     match configure(s, w, host_mac, &mut made) {
         Ok((host_index, container_index)) => Ok(Wired {
             host_index,
@@ -183,7 +183,7 @@ pub fn wire(s: &mut PodSockets, w: &PodWiring) -> Result<Wired, WireError> {
             container_index,
             container_mac: MacAddress(container_mac),
             ipv6_settings: settle_host_veth(&w.host_veth),
-            rules: made.rules,
+            rules: made,
         }),
         Err(cause) => Err(undo_made(s, LinkRef::Name(&w.host_veth), &made, cause)),
     }
@@ -191,31 +191,31 @@ pub fn wire(s: &mut PodSockets, w: &PodWiring) -> Result<Wired, WireError> {
 
 /// Removes what a successful [`wire`] made: for a caller whose deadline passed meanwhile. What cannot be removed is returned.
 pub fn undo(s: &mut PodSockets, wired: &Wired) -> Result<(), Vec<String>> {
-    let made = Made {
-        rules: wired.rules.clone(),
-    };
-    let left = remove_made(s, LinkRef::Index(wired.host_index.get()), &made);
+    let left = remove_made(s, LinkRef::Index(wired.host_index.get()), &wired.rules);
     if left.is_empty() { Ok(()) } else { Err(left) }
 }
 
-/// What this call has made so far, besides the link.
-struct Made {
-    rules: Vec<Rule>,
-}
-
 fn create_pair(s: &mut PodSockets, w: &PodWiring, host_mac: [u8; 6], container_mac: [u8; 6]) -> Result<(), WireError> {
-    let first = request_pair(s, w, host_mac, container_mac);
-    match first {
-        Err(error) if error.errno() == Some(Errno::EEXIST) => {
-            make_room(s, w)?;
-            request_pair(s, w, host_mac, container_mac)
-        }
-        other => other,
+    let mut outcome = request_pair(s, w, host_mac, container_mac);
+    if is_taken(&outcome) {
+        make_room(s, w)?;
+        outcome = request_pair(s, w, host_mac, container_mac);
     }
-    .map_err(|source| WireError::Create {
+    if is_taken(&outcome) && s.pod.device_index(&w.container_if).is_ok() {
+        return Err(WireError::ContainerInterfaceExists {
+            name: w.container_if.clone(),
+        });
+    }
+    outcome.map_err(|source| WireError::Create {
         host_veth: w.host_veth.clone(),
         source,
     })
+}
+
+fn is_taken(outcome: &Result<(), AnswerError>) -> bool {
+    outcome
+        .as_ref()
+        .is_err_and(|error| error.errno() == Some(Errno::EEXIST))
 }
 
 fn request_pair(
@@ -274,7 +274,7 @@ fn configure(
     s: &mut PodSockets,
     w: &PodWiring,
     host_mac: [u8; 6],
-    made: &mut Made,
+    made: &mut Vec<Rule>,
 ) -> Result<(IfIndex, IfIndex), WireError> {
     let host_index = device_index(&s.host, &w.host_veth)?;
     let container_index = device_index(&s.pod, &w.container_if)?;
@@ -300,7 +300,7 @@ fn device_index(socket: &RouteSocket, name: &str) -> Result<IfIndex, WireError> 
 
 /// Alias first: from then on the veth has an owner that everybody can check. A rule that an earlier pod with this address
 /// left behind would win over ours, so those go before ours comes.
-fn configure_host(s: &mut PodSockets, w: &PodWiring, device: IfIndex, made: &mut Made) -> Result<(), AnswerError> {
+fn configure_host(s: &mut PodSockets, w: &PodWiring, device: IfIndex, made: &mut Vec<Rule>) -> Result<(), AnswerError> {
     let route = Route {
         destination: w.address,
         prefix_len: 32,
@@ -329,10 +329,10 @@ fn configure_host(s: &mut PodSockets, w: &PodWiring, device: IfIndex, made: &mut
     let errors = s.host.apply(&batch)?;
     let refused = |operation: &str| errors.iter().find(|error| error.operation == operation);
     if refused("rule to pod").is_none() {
-        made.rules.push(to_pod);
+        made.push(to_pod);
     }
     if refused("rule from pod").is_none() {
-        made.rules.extend(from_pod);
+        made.extend(from_pod);
     }
     if let Some(error) = errors.iter().find(|error| !is_expected(error)) {
         return Err(error.clone().into());
@@ -407,7 +407,7 @@ fn configure_pod(s: &mut PodSockets, w: &PodWiring, host_mac: [u8; 6], device: I
     }
 }
 
-fn undo_made(s: &mut PodSockets, device: LinkRef<'_>, made: &Made, cause: WireError) -> WireError {
+fn undo_made(s: &mut PodSockets, device: LinkRef<'_>, made: &[Rule], cause: WireError) -> WireError {
     let left = remove_made(s, device, made);
     if left.is_empty() {
         cause
@@ -419,10 +419,10 @@ fn undo_made(s: &mut PodSockets, device: LinkRef<'_>, made: &Made, cause: WireEr
     }
 }
 
-/// Newest first. Routes and the neighbour go with the link. Goes on after a failure.
-fn remove_made(s: &mut PodSockets, device: LinkRef<'_>, made: &Made) -> Vec<String> {
+/// `made` are the rules of this call, in order. Newest first. Routes and the neighbour go with the link. Goes on after a failure.
+fn remove_made(s: &mut PodSockets, device: LinkRef<'_>, made: &[Rule]) -> Vec<String> {
     let mut left = Vec::new();
-    for rule in made.rules.iter().rev() {
+    for rule in made.iter().rev() {
         match s.host.request("delete rule", 0, Message::DelRule(rule.message())) {
             Err(error) if error.errno() != Some(Errno::ENOENT) => left.push(error.to_string()),
             _ => {}
