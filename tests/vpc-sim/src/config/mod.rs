@@ -294,6 +294,12 @@ mod tests {
     }
 
     #[test]
+    fn the_example_spells_out_the_defaults() {
+        let example = Config::parse(include_str!("../../examples/demo.json")).unwrap();
+        assert_eq!(format!("{example:?}"), format!("{:?}", Config::default()));
+    }
+
+    #[test]
     fn every_complaint_names_its_field() {
         for (text, field) in [
             (r#"{"sed": 1}"#, "`sed`"),
