@@ -1,1 +1,24 @@
+//! Deterministic simulation of the address pool: the real core against the model of EC2, a model of the kernel, plugins
+//! that die, and a disk that fails, in virtual time. One seed is a whole history.
+//!
+//! Owns the world and the invariants judged from it; the core's own checks run besides. It opens no file, starts no
+//! process and reads no clock. `ipam-sim` and `cargo xtask sim` call it.
 
+mod coverage;
+mod daemon;
+mod dice;
+mod ec2;
+mod invariant;
+mod kernel;
+mod mishap;
+mod plugin;
+mod queue;
+mod run;
+mod sandbox;
+mod scenario;
+mod world;
+
+pub use coverage::Coverage;
+pub use run::{Defect, Failure, Plan, Report, quiet_panics, run, shrink};
+pub use scenario::Fault;
+pub use world::Logging;

@@ -1,0 +1,314 @@
+//! The shell around the core, as faithful to the real daemon as the core can notice: one event at a time, actions in
+//! order, a checkpoint taken at the moment of `Persist`, death at any point.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ipam_core::{
+    Action, BootTime, Checkpoint, Core, CoreConfig, Event, KernelView, NodeFacts, Note, OpId, OpOutcome, Outcome, Refusal,
+    Restored, StoredFiles, Work,
+};
+use vpc_types::VethPrefix;
+
+use crate::queue::{Happening, PluginStep};
+use crate::scenario::Fault;
+use crate::world::World;
+
+impl World {
+    fn config(&mut self) -> CoreConfig {
+        CoreConfig {
+            target: self.scenario.target,
+            timers: self.scenario.timers,
+            node: NodeFacts {
+                instance: self.instance.clone(),
+                primary_mac: self.primary_mac,
+                subnet: self.subnet.clone(),
+                max_enis: self.scenario.max_enis,
+                slots_per_eni: self.scenario.slots_per_eni,
+            },
+            veth_prefix: VethPrefix::default(),
+            max_waiting: self.scenario.max_waiting,
+            boot_id: format!("boot-{}", self.boots),
+            nonce: self.luck.u64(),
+        }
+    }
+
+    pub(crate) fn start_daemon(&mut self) {
+        if self.core.is_some() {
+            return;
+        }
+        self.damage_files();
+        let (config, now) = (self.config(), self.both_times());
+        let disk = self.disk.clone();
+        let restored = catch_unwind(AssertUnwindSafe(|| Core::restore(config.clone(), &disk, now)));
+        let Ok(restored) = restored else {
+            return self.violate(format!("restore panicked: {}", crate::run::last_panic()));
+        };
+        let core = match restored {
+            Ok((core, how)) => {
+                self.coverage.hit("restore", match how {
+                    Restored::Nothing => "nothing",
+                    Restored::Leases => "leases",
+                    Restored::Everything => "everything",
+                });
+                core
+            }
+            Err(_) => {
+                self.coverage.hit("restore", "damaged");
+                self.disk = StoredFiles::default();
+                self.forget_leases();
+                let fresh = Core::restore(config, &self.disk, now);
+                fresh.expect("no files are always restored").0
+            }
+        };
+        let life = self.life;
+        self.note(|| format!("daemon starts, life {}", life.0));
+        self.core = Some(core);
+        self.build_in_defect();
+        self.deliver(Event::Tick);
+    }
+
+    #[cfg(feature = "mutants")]
+    fn build_in_defect(&mut self) {
+        if let (Some(core), Some(mutant)) = (&mut self.core, self.defect) {
+            core.mutate(mutant);
+        }
+    }
+
+    #[cfg(not(feature = "mutants"))]
+    fn build_in_defect(&mut self) {
+        let crate::run::Defect = self.defect;
+    }
+
+    /// The process dies: what it had in memory is gone, what it had asked of EC2 is not.
+    pub(crate) fn crash(&mut self) {
+        if self.core.take().is_none() {
+            return;
+        }
+        self.note(|| "daemon dies".to_owned());
+        self.life.0 += 1;
+        self.alarm = None;
+        self.plugins_lose_connection();
+        let pause = if self.luck.chance(700) { self.luck.millis(50, 3_000) } else { self.luck.millis(3_000, 120_000) };
+        self.after(pause, Happening::Start);
+    }
+
+    pub(crate) fn tick(&mut self) {
+        self.deliver(Event::Tick);
+    }
+
+    pub(crate) fn deliver(&mut self, event: Event) {
+        let now = self.both_times();
+        let Some(core) = self.core.as_mut() else { return };
+        self.core_events += 1;
+        let shown = event.clone();
+        let result = catch_unwind(AssertUnwindSafe(|| core.handle(event, now)));
+        self.note(|| format!("-> {shown:?}"));
+        let Ok(actions) = result else {
+            self.core = None;
+            return self.violate(format!("core panicked: {}", crate::run::last_panic()));
+        };
+        for action in actions {
+            if self.strikes_rarely(Fault::CrashBetweenActions) {
+                return self.crash();
+            }
+            self.act(action);
+        }
+    }
+
+    /// For faults that could strike at every action: a fifth of the ordinary odds.
+    fn strikes_rarely(&mut self, fault: Fault) -> bool {
+        self.scenario.has(fault) && self.luck.chance(40) && self.strikes(fault)
+    }
+
+    fn act(&mut self, action: Action) {
+        self.note(|| format!("   {action:?}"));
+        let life = self.life;
+        match action {
+            Action::Persist { .. } => {
+                self.coverage.hit("action", "Persist");
+                let Some(core) = &self.core else { return };
+                let checkpoint = Box::new(core.checkpoint());
+                let delay = self.pace.millis(0, 3);
+                self.after(delay, Happening::WriteIpam { life, checkpoint });
+            }
+            Action::Reply { req, outcome } => {
+                self.coverage.hit("action", "Reply");
+                self.reply(req, outcome);
+            }
+            Action::Describe { scope } => {
+                self.coverage.hit("action", "Describe");
+                self.coverage.hit("scope", &format!("{scope:?}"));
+                self.send_describe(scope);
+            }
+            Action::ViewKernel => {
+                self.coverage.hit("action", "ViewKernel");
+                let started_at = self.boot_time();
+                let delay = self.pace.millis(0, 4);
+                self.after(delay, Happening::DumpLinks { life, started_at });
+            }
+            Action::WakeAt { at } => {
+                self.coverage.hit("action", "WakeAt");
+                self.alarm = Some(self.moment(at).max(self.now));
+            }
+            Action::Run { op, work } => {
+                self.coverage.hit("action", "Run");
+                self.coverage.hit("work", work.kind());
+                self.run_work(op, work);
+            }
+            Action::Note(note) => self.noted(&note),
+        }
+    }
+
+    fn run_work(&mut self, op: OpId, work: Work) {
+        let life = self.life;
+        match &work {
+            Work::SetupEni { .. } | Work::TeardownEni { .. } | Work::ClearPodState { .. } => {
+                let delay = self.pace.millis(0, 8);
+                self.after(delay, Happening::KernelWork { life, op, work });
+            }
+            Work::CreateEni { .. }
+            | Work::Attach { .. }
+            | Work::DeleteOnTermination { .. }
+            | Work::AllocateAddresses { .. }
+            | Work::ReleaseAddresses { .. }
+            | Work::Detach { .. }
+            | Work::DeleteEni { .. } => self.send_work(op, work),
+        }
+    }
+
+    fn reply(&mut self, req: ipam_core::ReqId, outcome: Outcome) {
+        self.coverage.hit("outcome", match &outcome {
+            Outcome::Granted(_) => "Granted",
+            Outcome::Refused(_) => "Refused",
+            Outcome::Deleted(_) => "Deleted",
+            Outcome::UnknownPod => "UnknownPod",
+            Outcome::NotCleared { .. } => "NotCleared",
+        });
+        let pid = self.open_requests.remove(&req);
+        if let Outcome::Granted(grant) = &outcome {
+            self.check_grant(pid, *grant);
+        }
+        if let Some(pid) = pid {
+            let delay = self.pace.millis(0, 2);
+            self.after(delay, Happening::Answered { pid, req, outcome });
+        }
+    }
+
+    fn noted(&mut self, note: &Note) {
+        self.coverage.hit("action", "Note");
+        match note {
+            Note::Lease { state, .. } => {
+                self.coverage.hit("lease", state.map_or("ended", ipam_core::LeaseState::as_str));
+            }
+            Note::Refused { .. } => self.coverage.hit("note", "Refused"),
+            Note::OpRefused { refusal, .. } => {
+                self.coverage.hit("note", "OpRefused");
+                self.coverage.hit("refusal", &format!("{refusal:?}"));
+            }
+            Note::OpUnknown { kind, .. } => {
+                self.coverage.hit("note", "OpUnknown");
+                self.coverage.hit("unknown", kind);
+            }
+            Note::Eni { .. } => self.coverage.hit("note", "Eni"),
+            Note::UnexplainedLife { .. } => self.coverage.hit("note", "UnexplainedLife"),
+            Note::CheckpointFailing => self.coverage.hit("note", "CheckpointFailing"),
+        }
+    }
+
+    pub(crate) fn write_ipam(&mut self, checkpoint: Box<Checkpoint>) {
+        let generation = checkpoint.generation;
+        let life = self.life;
+        if self.disk_broken && self.luck.chance(500) {
+            self.coverage.hit("write", "failed-before-ipam");
+            return self.tell(Event::CheckpointFailed { generation });
+        }
+        self.disk.ipam_json = Some(checkpoint.ipam_json.clone());
+        if self.strikes(Fault::CrashBetweenFiles) {
+            return self.crash();
+        }
+        let delay = self.pace.millis(0, 3);
+        self.after(delay, Happening::WriteSide { life, checkpoint });
+    }
+
+    pub(crate) fn write_side(&mut self, checkpoint: Checkpoint) {
+        let generation = checkpoint.generation;
+        if self.disk_broken {
+            self.coverage.hit("write", "failed-between-files");
+            return self.tell(Event::CheckpointFailed { generation });
+        }
+        self.disk.side_file = Some(checkpoint.side_file);
+        self.tell(Event::CheckpointDurable { generation });
+    }
+
+    pub(crate) fn dump_links(&mut self, started_at: BootTime) {
+        if self.strikes(Fault::KernelViewFailure) && self.luck.chance(500) {
+            return self.tell(Event::KernelViewFailed);
+        }
+        let mut macs: std::collections::BTreeSet<_> = self.kernel.links.values().copied().collect();
+        macs.insert(self.primary_mac);
+        if self.strikes(Fault::KernelViewFailure) {
+            macs.remove(&self.primary_mac);
+        }
+        let veths = self.kernel.veths.iter().map(|(name, alias)| (name.clone(), Some(alias.clone()))).collect();
+        let view = Box::new(KernelView { started_at, macs, veths, signs: Default::default() });
+        let (delay, life) = (self.pace.millis(0, 4), self.life);
+        self.after(delay, Happening::DumpRoutes { life, view });
+    }
+
+    pub(crate) fn dump_routes(&mut self, mut view: KernelView) {
+        view.signs = self.kernel.signs();
+        self.tell(Event::KernelViewed(view));
+    }
+
+    pub(crate) fn kernel_changed(&mut self) {
+        if self.core.is_some() {
+            self.tell(Event::KernelChanged);
+        }
+    }
+
+    pub(crate) fn kernel_work(&mut self, op: OpId, work: &Work) {
+        let refused = self.strikes(Fault::KernelRefusal);
+        let outcome = match work {
+            _ if refused => OpOutcome::Refused(Refusal::Kernel),
+            Work::SetupEni { eni, .. } if self.kernel.links.contains_key(eni) => {
+                self.kernel.tables.insert(eni.clone());
+                OpOutcome::Applied(ipam_core::Applied::Done)
+            }
+            Work::SetupEni { .. } => OpOutcome::Refused(Refusal::LinkMissing),
+            Work::TeardownEni { eni, .. } => {
+                self.kernel.tables.remove(eni);
+                OpOutcome::Applied(ipam_core::Applied::Done)
+            }
+            Work::ClearPodState { address, owner } => {
+                self.kernel.clear(*address, owner.as_ref());
+                if !self.kernel.has_life(*address) {
+                    self.cleared_at.insert(*address, self.now);
+                }
+                self.kernel_changed();
+                OpOutcome::Applied(ipam_core::Applied::Done)
+            }
+            Work::CreateEni { .. }
+            | Work::Attach { .. }
+            | Work::DeleteOnTermination { .. }
+            | Work::AllocateAddresses { .. }
+            | Work::ReleaseAddresses { .. }
+            | Work::Detach { .. }
+            | Work::DeleteEni { .. } => unreachable!("EC2's work does not come here"),
+        };
+        self.tell(Event::OpDone { op, outcome });
+    }
+
+    pub(crate) fn plugins_lose_connection(&mut self) {
+        for (_, pid) in std::mem::take(&mut self.open_requests) {
+            let Some(plugin) = self.plugins.get_mut(&pid) else { continue };
+            plugin.req = None;
+            let step = match plugin.verb {
+                crate::plugin::Verb::Add => PluginStep::Connect,
+                crate::plugin::Verb::Del => PluginStep::ClearItself,
+            };
+            self.coverage.hit("plugin", "reconnected");
+            let delay = self.pace.millis(1, 300);
+            self.after(delay, Happening::Plugin { pid, step });
+        }
+    }
+}

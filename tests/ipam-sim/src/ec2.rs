@@ -1,0 +1,242 @@
+//! Calls to EC2: from the core's work to the model's requests, from the model's answers to the core's classes, and what
+//! goes wrong on the way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ipam_core::{
+    Applied, AttachmentFact, AttachmentState, BootTime, Ec2View, EniFact, EniRole, Event, OnTermination, OpId, OpOutcome,
+    Refusal, Scope, WallTime, Work,
+};
+use vpc_sim::model::request::{
+    AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface,
+    DescribeNetworkInterfaces, DetachMode, DetachNetworkInterface, EniAttribute, Filter, Ipv4Request,
+    ModifyNetworkInterfaceAttribute, Query, UnassignPrivateIpAddresses,
+};
+use vpc_sim::model::{self, Answer, AttachmentStatus, Ec2Error, ErrorCode};
+use vpc_types::Allocation;
+
+use crate::queue::{Happening, Life};
+use crate::scenario::Fault;
+use crate::world::World;
+
+/// The client's time-out.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
+const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
+/// ENIs with this tag are somebody else's.
+pub(crate) const FOREIGN_TAG: &str = "node.k8s.amazonaws.com/no_manage";
+
+impl World {
+    fn answer(&mut self, life: Life, delay: Duration, event: Event) {
+        self.after(delay, Happening::Deliver { life, event });
+    }
+
+    /// A refusal that strikes before EC2 does anything.
+    fn early_refusal(&mut self) -> Option<Refusal> {
+        if self.denied {
+            return Some(Refusal::Denied);
+        }
+        [(Fault::Throttled, Refusal::Throttled), (Fault::Unavailable, Refusal::Unavailable)]
+            .into_iter()
+            .find(|(fault, _)| self.strikes(*fault))
+            .map(|(_, refusal)| refusal)
+    }
+
+    pub(crate) fn send_work(&mut self, op: OpId, work: Work) {
+        self.ec2_calls += 1;
+        self.check_work(&work);
+        let life = self.life;
+        let way = self.pace.millis(5, 40);
+        if let Some(refusal) = self.early_refusal() {
+            return self.answer(life, way * 4, Event::OpDone { op, outcome: OpOutcome::Refused(refusal) });
+        }
+        let limited = matches!(work, Work::Attach { .. });
+        if limited && self.strikes(Fault::LimitReached) {
+            let outcome = OpOutcome::Refused(Refusal::LimitReached);
+            return self.answer(life, way * 4, Event::OpDone { op, outcome });
+        }
+        let unknown = Event::OpDone { op, outcome: OpOutcome::Unknown };
+        if self.strikes(Fault::ServerError) {
+            if self.luck.chance(500) {
+                self.after(way, Happening::Ec2Work { life, op, work, answered: false });
+            }
+            self.answer(life, way * 8, unknown);
+        } else if self.strikes(Fault::LostRequest) {
+            self.answer(life, TIMEOUT, unknown);
+        } else if self.strikes(Fault::LostAnswer) {
+            self.after(way, Happening::Ec2Work { life, op, work, answered: false });
+            self.answer(life, TIMEOUT, unknown);
+        } else if self.strikes(Fault::LateEffect) {
+            let late = self.luck.millis(500, 9_900);
+            self.after(late, Happening::Ec2Work { life, op, work, answered: false });
+            self.answer(life, TIMEOUT, unknown);
+        } else {
+            self.after(way, Happening::Ec2Work { life, op, work, answered: true });
+        }
+    }
+
+    pub(crate) fn ec2_work(&mut self, life: Life, op: OpId, work: &Work, answered: bool) {
+        let (latency, outcome) = self.call(work);
+        self.note(|| format!("ec2: {} {op:?} = {outcome:?}", work.kind()));
+        self.check_refusal(work, &outcome);
+        if answered {
+            let slow = if self.strikes(Fault::SlowAnswer) { self.luck.millis(1_000, 9_000) } else { Duration::ZERO };
+            self.answer(life, latency + slow, Event::OpDone { op, outcome });
+        }
+    }
+
+    fn call(&mut self, work: &Work) -> (Duration, OpOutcome) {
+        let now = self.now;
+        match work {
+            Work::CreateEni { token, subnet, addresses, requested_at } => {
+                let mut request = CreateNetworkInterface::new(subnet.clone());
+                request.ipv4 = (*addresses > 0).then(|| Ipv4Request::Count(u32::from(*addresses)));
+                request.client_token = Some(token.clone());
+                request.tags = BTreeMap::from([
+                    (INSTANCE_TAG.to_owned(), self.instance.to_string()),
+                    (CREATED_TAG.to_owned(), requested_at.as_nanos().to_string()),
+                ]);
+                let answer = self.ec2.call(now, &request);
+                let instance = self.instance.clone();
+                outcome(answer, |created| Applied::Created(fact(&created.eni, &instance)))
+            }
+            Work::Attach { eni, device, card } => {
+                if self.strikes(Fault::SlowAttach) {
+                    self.ec2.settings_mut().attach =
+                        model::Delay::Fixed(Duration::from_secs(u64::from(self.luck.from_to(5, 90))));
+                }
+                let (instance, card) = (self.instance.clone(), Some(*card));
+                let request = AttachNetworkInterface { eni: eni.clone(), instance, device: *device, card };
+                let answer = self.ec2.call(now, &request);
+                self.ec2.settings_mut().attach = self.scenario.attach;
+                outcome(answer, |attached| Applied::Attached(attached.attachment))
+            }
+            Work::DeleteOnTermination { eni, attachment } => {
+                let attribute = EniAttribute::OnTermination(attachment.clone(), model::OnTermination::Delete);
+                let request = ModifyNetworkInterfaceAttribute { eni: eni.clone(), attribute };
+                outcome(self.ec2.call(now, &request), |()| Applied::Done)
+            }
+            Work::AllocateAddresses { eni, count } => {
+                let request = AssignPrivateIpAddresses::new(eni.clone(), Ipv4Request::Count(u32::from(*count)));
+                outcome(self.ec2.call(now, &request), |assigned| {
+                    Applied::Allocated(assigned.addresses.into_iter().map(Allocation::Ip).collect())
+                })
+            }
+            Work::ReleaseAddresses { eni, allocations } => {
+                let addresses = allocations.iter().flat_map(|one| one.addresses()).collect();
+                let request = UnassignPrivateIpAddresses { eni: eni.clone(), addresses, prefixes: Vec::new() };
+                outcome(self.ec2.call(now, &request), |()| Applied::Done)
+            }
+            Work::Detach { attachment, .. } => {
+                let request = DetachNetworkInterface { attachment: attachment.clone(), mode: DetachMode::Orderly };
+                outcome(self.ec2.call(now, &request), |()| Applied::Done)
+            }
+            Work::DeleteEni { eni } => {
+                outcome(self.ec2.call(now, &DeleteNetworkInterface { eni: eni.clone() }), |()| Applied::Done)
+            }
+            Work::SetupEni { .. } | Work::TeardownEni { .. } | Work::ClearPodState { .. } => {
+                unreachable!("the kernel's work does not come here")
+            }
+        }
+    }
+
+    pub(crate) fn send_describe(&mut self, scope: Scope) {
+        self.ec2_calls += 1;
+        let (life, started_at, way) = (self.life, self.boot_time(), self.pace.millis(5, 60));
+        let refusal = self.early_refusal().or_else(|| self.strikes(Fault::ServerError).then_some(Refusal::Unavailable));
+        match refusal {
+            Some(refusal) => self.answer(life, way * 3, Event::DescribeFailed { scope, refusal }),
+            None => self.after(way, Happening::Ec2Describe { life, scope, started_at }),
+        }
+    }
+
+    pub(crate) fn ec2_describe(&mut self, life: Life, scope: Scope, started_at: BootTime) {
+        let instance = self.instance.clone();
+        let filters = match scope {
+            Scope::Attached => vec![Filter::new("attachment.instance-id", instance.as_str())],
+            Scope::OwnAvailable => vec![
+                Filter::new(&format!("tag:{INSTANCE_TAG}"), instance.as_str()),
+                Filter::new("status", "available"),
+            ],
+        };
+        let request = DescribeNetworkInterfaces::from(Query { filters, ..Query::default() });
+        let answer = self.ec2.call(self.now, &request);
+        let event = match answer.outcome {
+            model::Outcome::Done(page) => {
+                let enis = page.items.iter().map(|eni| fact(eni, &instance)).collect();
+                Event::Ec2Viewed(Ec2View { started_at, scope, enis })
+            }
+            model::Outcome::Refused(error) => Event::DescribeFailed { scope, refusal: class(&error) },
+            model::Outcome::Lost => Event::DescribeFailed { scope, refusal: Refusal::Unavailable },
+        };
+        let slow = if self.strikes(Fault::SlowAnswer) { self.luck.millis(500, 6_000) } else { Duration::ZERO };
+        self.answer(life, answer.latency + slow, event);
+    }
+}
+
+fn outcome<T>(answer: Answer<T>, applied: impl FnOnce(T) -> Applied) -> (Duration, OpOutcome) {
+    let outcome = match answer.outcome {
+        model::Outcome::Done(output) => OpOutcome::Applied(applied(output)),
+        model::Outcome::Refused(error) => OpOutcome::Refused(class(&error)),
+        model::Outcome::Lost => OpOutcome::Unknown,
+    };
+    (answer.latency, outcome)
+}
+
+fn class(error: &Ec2Error) -> Refusal {
+    let hidden = |text| error.code == ErrorCode::InvalidParameterValue && error.message.contains(text);
+    if hidden("currently in use") || hidden("already has an interface") {
+        return Refusal::Conflict;
+    }
+    if hidden("not assigned to") {
+        return Refusal::Gone;
+    }
+    let table = [
+        (ErrorCode::RequestLimitExceeded, Refusal::Throttled),
+        (ErrorCode::InvalidEniNotFound, Refusal::Gone),
+        (ErrorCode::InvalidAttachmentNotFound, Refusal::Gone),
+        (ErrorCode::InvalidEniInUse, Refusal::Conflict),
+        (ErrorCode::IncorrectState, Refusal::Conflict),
+        (ErrorCode::IdempotentParameterMismatch, Refusal::Conflict),
+        (ErrorCode::AttachmentLimitExceeded, Refusal::LimitReached),
+        (ErrorCode::PrivateIpAddressLimitExceeded, Refusal::LimitReached),
+        (ErrorCode::NetworkInterfaceLimitExceeded, Refusal::LimitReached),
+        (ErrorCode::InsufficientFreeAddressesInSubnet, Refusal::SubnetFull),
+        (ErrorCode::InsufficientCidrBlocks, Refusal::SubnetFragmented),
+    ];
+    table.iter().find(|(code, _)| *code == error.code).map_or(Refusal::Other, |(_, refusal)| *refusal)
+}
+
+/// An ENI as the daemon reads it from an answer.
+fn fact(eni: &model::Eni, instance: &vpc_types::InstanceId) -> EniFact {
+    let tie = eni.attachment.as_ref().filter(|tie| tie.instance == *instance);
+    let role = match tie {
+        Some(tie) if tie.is_primary() => EniRole::Primary,
+        _ if eni.tags.contains_key(FOREIGN_TAG) => EniRole::Unmanaged,
+        _ => EniRole::Managed,
+    };
+    let created = eni.tags.get(CREATED_TAG).and_then(|nanos| nanos.parse().ok());
+    EniFact {
+        id: eni.id.clone(),
+        mac: eni.mac,
+        subnet: eni.subnet.clone(),
+        primary_address: eni.primary,
+        allocations: eni.allocations().collect(),
+        role,
+        attachment: tie.map(|tie| AttachmentFact {
+            id: tie.id.clone(),
+            device: tie.device,
+            card: tie.card,
+            on_termination: match tie.on_termination {
+                model::OnTermination::Delete => OnTermination::Delete,
+                model::OnTermination::Keep => OnTermination::Keep,
+            },
+            state: match tie.status {
+                AttachmentStatus::Attaching | AttachmentStatus::Attached => AttachmentState::Attached,
+                AttachmentStatus::Detaching => AttachmentState::Detaching,
+            },
+        }),
+        created_at: created.map(|nanos| WallTime(Duration::from_nanos(nanos))),
+    }
+}

@@ -1,0 +1,162 @@
+//! Bad luck that is nobody's request: deaths, a full disk, a full subnet, missing permissions, strangers at our ENIs.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipam_core::StoredFiles;
+use vpc_sim::model::request::{
+    AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface, DetachMode,
+    DetachNetworkInterface, Ipv4Request, UnassignPrivateIpAddresses,
+};
+use vpc_types::{DeviceNumber, EniId};
+
+use crate::queue::Happening;
+use crate::sandbox::{Netns, Phase, Record};
+use crate::scenario::Fault;
+use crate::world::{Weather, World};
+
+/// Tag of the ENI that holds the addresses that others took.
+const OTHERS: &str = "others";
+
+impl World {
+    /// One draw for each kind of misfortune, and the next draw later.
+    pub(crate) fn mishap(&mut self) {
+        if self.weather == Weather::Fair {
+            return;
+        }
+        self.lose_sandbox();
+        if self.core.is_some() && self.strikes(Fault::Crash) {
+            self.crash();
+        }
+        if !self.disk_broken && self.strikes(Fault::WriteFailure) {
+            self.disk_broken = true;
+            let heal = self.luck.millis(500, 20_000);
+            self.after(heal, Happening::DiskHealed);
+        }
+        if !self.denied && self.strikes(Fault::Denied) {
+            self.denied = true;
+            let back = self.luck.millis(1_000, 60_000);
+            self.after(back, Happening::PermissionsBack);
+        }
+        if self.strikes(Fault::SubnetFull) {
+            self.fill_subnet();
+        }
+        if self.luck.chance(100) && self.strikes(Fault::Reboot) {
+            self.reboot();
+        }
+        if self.strikes(Fault::ForeignEdit) {
+            self.foreign_edit();
+        }
+        let pause = self.luck.millis(100, 8_000);
+        self.after(pause, Happening::Mishap);
+    }
+
+    fn fill_subnet(&mut self) {
+        let free = self.ec2.subnet(&self.subnet).map_or(0, vpc_sim::model::Subnet::available);
+        let Some(take) = u32::try_from(free).ok().and_then(|free| free.checked_sub(1)).filter(|take| *take > 0) else {
+            return;
+        };
+        let mut request = CreateNetworkInterface::new(self.subnet.clone());
+        request.description = OTHERS.to_owned();
+        request.ipv4 = Some(Ipv4Request::Count(take));
+        let done = self.ec2.call_directly(self.now, &request).is_ok();
+        self.note(|| format!("others take {take} addresses: {done}"));
+        let back = self.luck.millis(1_000, 120_000);
+        self.after(back, Happening::SubnetFreed);
+    }
+
+    pub(crate) fn free_subnet(&mut self) {
+        let theirs: Vec<EniId> =
+            self.ec2.enis().filter(|eni| eni.description == OTHERS).map(|eni| eni.id.clone()).collect();
+        for eni in theirs {
+            let _ = self.ec2.call_directly(self.now, &DeleteNetworkInterface { eni });
+        }
+    }
+
+    /// The node boots anew: kernel, files and pods are gone, ENIs are not.
+    fn reboot(&mut self) {
+        self.note(|| "reboot".to_owned());
+        self.core = None;
+        self.life.0 += 1;
+        self.alarm = None;
+        self.boots += 1;
+        self.booted_at = self.now;
+        self.disk = StoredFiles::default();
+        self.open_requests.clear();
+        self.plugins.clear();
+        self.cleared_at.clear();
+        self.queue.retain(|happening| !matches!(happening, Happening::Runtime { .. } | Happening::Start));
+        for sandbox in self.sandboxes.values_mut() {
+            (sandbox.netns, sandbox.phase, sandbox.plugin) = (Netns::Dead, Phase::Deleted, None);
+        }
+        let links = std::mem::take(&mut self.kernel.links);
+        self.kernel = crate::kernel::Kernel { links, ..Default::default() };
+        self.after(Duration::from_secs(20), Happening::Start);
+    }
+
+    /// What may befall the files while the daemon is down.
+    pub(crate) fn damage_files(&mut self) {
+        if self.disk.side_file.is_some() && self.strikes(Fault::SideFileLost) {
+            self.disk.side_file = None;
+        }
+        if self.disk.ipam_json.is_some() && self.strikes(Fault::FilesDamaged) {
+            self.disk.ipam_json = Some(b"{\"version\":".to_vec());
+        }
+    }
+
+    /// The daemon starts without knowing its leases.
+    pub(crate) fn forget_leases(&mut self) {
+        self.sandboxes.values_mut().for_each(|sandbox| sandbox.record = Record::Lost);
+    }
+
+    fn foreign_edit(&mut self) {
+        self.foreign_edits += 1;
+        let enis: Vec<_> = self.ec2.enis_of(&self.instance).cloned().collect();
+        let eni = &enis[self.luck.below(enis.len())];
+        match self.luck.below(4) {
+            0 | 1 if !eni.secondary.is_empty() => {
+                let address = eni.secondary[self.luck.below(eni.secondary.len())];
+                let request =
+                    UnassignPrivateIpAddresses { eni: eni.id.clone(), addresses: vec![address], prefixes: Vec::new() };
+                let done = self.ec2.call_directly(self.now, &request).is_ok();
+                self.note(|| format!("somebody takes {address} off {}: {done}", eni.id));
+                self.foreign.insert(address);
+                let regret = self.luck.millis(1_000, 90_000);
+                self.after(regret, Happening::ForeignRegret { eni: eni.id.clone(), address });
+            }
+            2 => {
+                let tie = eni.attachment.as_ref().filter(|tie| !tie.is_primary());
+                if let Some(attachment) = tie.map(|tie| tie.id.clone()) {
+                    self.foreign.extend(eni.secondary.iter());
+                    let request = DetachNetworkInterface { attachment, mode: DetachMode::Force };
+                    let done = self.ec2.call_directly(self.now, &request).is_ok();
+                    self.note(|| format!("somebody detaches {}: {done}", eni.id));
+                }
+            }
+            _ => self.foreign_attach(),
+        }
+    }
+
+    /// Somebody attaches an ENI of their own to our instance.
+    fn foreign_attach(&mut self) {
+        let mut request = CreateNetworkInterface::new(self.subnet.clone());
+        request.tags.insert(crate::ec2::FOREIGN_TAG.to_owned(), "true".to_owned());
+        let Ok(created) = self.ec2.call_directly(self.now, &request) else { return };
+        let id = created.eni.id.clone();
+        let device = DeviceNumber(20 + u16::try_from(self.foreign_enis.len()).unwrap_or(0));
+        let request =
+            AttachNetworkInterface { eni: id.clone(), instance: self.instance.clone(), device, card: None };
+        if self.ec2.call_directly(self.now, &request).is_ok() {
+            self.note(|| format!("somebody attaches {id}"));
+            self.foreign_enis.insert(id);
+        } else {
+            let _ = self.ec2.call_directly(self.now, &DeleteNetworkInterface { eni: id });
+        }
+    }
+
+    pub(crate) fn foreign_regret(&mut self, eni: &EniId, address: Ipv4Addr) {
+        let request = AssignPrivateIpAddresses::new(eni.clone(), Ipv4Request::Addresses(vec![address]));
+        let done = self.ec2.call_directly(self.now, &request).is_ok();
+        self.note(|| format!("somebody gives {address} back to {eni}: {done}"));
+    }
+}

@@ -1,0 +1,254 @@
+//! One run: foul weather for a number of steps, then fair weather until everything must have settled, then the verdict.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::coverage::Coverage;
+use crate::invariant;
+use crate::queue::Happening;
+use crate::sandbox::Phase;
+use crate::scenario::{Fault, Scenario};
+use crate::world::{Logging, Weather, World};
+
+#[cfg(feature = "mutants")]
+/// A deliberate defect for the core, or none.
+pub type Defect = Option<ipam_core::Mutant>;
+
+#[cfg(not(feature = "mutants"))]
+/// No defect can be built in without the feature `mutants`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Defect;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Decides everything.
+    pub seed: u64,
+    /// Happenings in foul weather.
+    pub steps: u64,
+    /// Faults that shall not come.
+    pub off: BTreeSet<Fault>,
+    /// A defect to build in.
+    pub defect: Defect,
+}
+
+/// A broken invariant.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Step at which it broke.
+    pub step: u64,
+    /// Which, and how.
+    pub text: String,
+    /// The last happenings, if they were logged.
+    pub log: Vec<String>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// What it exercised.
+    pub coverage: Coverage,
+    /// The first broken invariant.
+    pub failure: Option<Failure>,
+}
+
+/// Happenings without progress of time that only a loop can produce.
+const STORM: u32 = 5_000;
+/// Happenings that settling may take at most.
+const SETTLING_STEPS: u64 = 60_000;
+
+thread_local! {
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps the text of a panic for the report, instead of printing it.
+pub fn quiet_panics() {
+    std::panic::set_hook(Box::new(|info| LAST_PANIC.with(|last| *last.borrow_mut() = info.to_string())));
+}
+
+pub(crate) fn last_panic() -> String {
+    LAST_PANIC.with(|last| last.borrow().clone())
+}
+
+struct Runner {
+    world: World,
+    steps: u64,
+    storm: (Duration, u32),
+}
+
+/// Runs one plan.
+pub fn run(plan: &Plan, logging: Logging) -> Report {
+    let scenario = Scenario::new(plan.seed, &plan.off);
+    let mut runner =
+        Runner { world: World::new(plan.seed, scenario, logging, plan.defect), steps: 0, storm: (Duration::ZERO, 0) };
+    runner.foul_weather(plan.steps);
+    runner.fair_weather();
+    let Runner { mut world, steps, .. } = runner;
+    if world.violation.is_none() {
+        world.ec2.audit().into_iter().next().map(|text| world.violate(format!("the model of EC2: {text}")));
+    }
+    let failure =
+        world.violation.take().map(|text| Failure { step: steps, text, log: world.log.into_iter().collect() });
+    Report { coverage: world.coverage, failure }
+}
+
+impl Runner {
+    /// One step; off when nothing is left to do before `until` or the run has failed.
+    fn step(&mut self, until: Duration) -> bool {
+        if self.world.violation.is_some() || !self.world.step(until) {
+            return false;
+        }
+        self.steps += 1;
+        if self.storm.0 == self.world.now {
+            self.storm.1 += 1;
+            if self.storm.1 > STORM {
+                self.world.violate(format!("{STORM} happenings at one instant"));
+            }
+        } else {
+            self.storm = (self.world.now, 0);
+        }
+        true
+    }
+
+    fn foul_weather(&mut self, steps: u64) {
+        let scenario = format!("{:?}", self.world.scenario);
+        self.world.note(|| scenario);
+        self.world.after(Duration::ZERO, Happening::Start);
+        self.world.after(Duration::from_millis(300), Happening::Users);
+        self.world.after(Duration::from_secs(1), Happening::Mishap);
+        while self.steps < steps && self.step(Duration::MAX) {}
+    }
+
+    fn fair_weather(&mut self) {
+        let world = &mut self.world;
+        world.note(|| "fair weather".to_owned());
+        world.weather = Weather::Fair;
+        world.disk_broken = false;
+        world.denied = false;
+        world.scenario.throttle = vpc_sim::model::Throttle::Off;
+        world.ec2.settings_mut().throttle = vpc_sim::model::Throttle::Off;
+        world.free_subnet();
+        self.settle(Duration::from_secs(900));
+        self.probe();
+        self.end_half();
+        // Peaks fall, ENIs idle and go, one after the other.
+        self.settle(Duration::from_secs(4 * 3_600));
+        self.idle_hour();
+        let world = &self.world;
+        let verdicts = [
+            invariant::i7_every_request_is_answered(world),
+            invariant::i7_nothing_is_leaked(world),
+            invariant::i6_every_eni_is_attached_and_known_or_deleted(world),
+        ];
+        verdicts.into_iter().filter_map(Result::err).for_each(|text| self.world.violate(text));
+    }
+
+    fn settle(&mut self, span: Duration) {
+        let (until, start) = (self.world.now + span, self.steps);
+        while self.step(until) {
+            if self.steps - start > SETTLING_STEPS {
+                self.world.violate("I7: the node does not come to rest".to_owned());
+            }
+        }
+        self.world.now = self.world.now.max(until);
+    }
+
+    /// New pods in fair weather are served, if the node has room.
+    fn probe(&mut self) {
+        let world = &mut self.world;
+        if world.violation.is_some() {
+            return;
+        }
+        let held = world.ec2.enis_of(&world.instance).map(|eni| eni.secondary.len()).sum::<usize>();
+        let foreign = world.foreign_enis.len();
+        let enis = usize::from(world.scenario.max_enis).saturating_sub(foreign);
+        let most = enis * usize::from(world.scenario.slots_per_eni);
+        let subnet_free = world.ec2.subnet(&world.subnet).map_or(0, |subnet| subnet.available() as usize);
+        let used = world.core.as_ref().map_or(0, |core| core.pool().leases().count());
+        let blocked = world.kernel.signs().len().saturating_sub(used);
+        // Limits that a fault has taught the core hold; a subnet too small for a whole ENI stops growth in ENI mode.
+        let taught = world.scenario.has(Fault::LimitReached) || world.foreign_edits > 0;
+        let tight = subnet_free < usize::from(world.scenario.slots_per_eni) + 2;
+        let reachable = if taught || tight { held.min(most) } else { most };
+        let room = reachable.saturating_sub(used + blocked);
+        let keys: Vec<_> = (0..room.min(3)).map(|_| world.new_sandbox(None)).collect();
+        self.settle(Duration::from_secs(36));
+        for key in keys {
+            let served = matches!(self.world.sandboxes[&key].phase, Phase::Running(_));
+            if !served {
+                let why = self.world.core.as_ref().map(|core| core.status(self.world.both_times()));
+                let why = why.map(|status| (status.supply, status.cause.map(|cause| cause.to_string())));
+                self.world.violate(format!("I7: {key} is not served within 35 s although there is room: {why:?}"));
+            } else {
+                self.world.coverage.hit("end", "probe-served");
+            }
+        }
+    }
+
+    /// Half of the sandboxes end, so that the pool has something to give back.
+    fn end_half(&mut self) {
+        let keys: Vec<_> = self.world.sandboxes.keys().cloned().collect();
+        for key in keys {
+            if self.world.workload.chance(500) {
+                self.world.end_sandbox(&key);
+            }
+        }
+    }
+
+    /// An hour without users: no EC2 call, hardly an event.
+    fn idle_hour(&mut self) {
+        let (calls, events) = (self.world.ec2_calls, self.world.core_events);
+        self.settle(Duration::from_secs(3_600));
+        let (calls, events) = (self.world.ec2_calls - calls, self.world.core_events - events);
+        if self.world.violation.is_some() {
+            return;
+        }
+        if calls > 0 {
+            self.world.violate(format!("I7: {calls} EC2 calls in an idle hour"));
+        } else if events > 400 {
+            self.world.violate(format!("I7: {events} events in an idle hour"));
+        } else {
+            self.world.coverage.hit("end", "idle-hour");
+        }
+    }
+}
+
+/// The same failure with fewer faults and steps, found by trying.
+pub fn shrink(plan: &Plan, failure: &Failure) -> (Plan, Failure) {
+    let kind = |text: &str| text.split_whitespace().next().unwrap_or_default().to_owned();
+    let (mut best, mut shown) = (plan.clone(), failure.clone());
+    best.steps = best.steps.min(failure.step);
+    for fault in Fault::ALL {
+        let mut candidate = best.clone();
+        candidate.off.insert(*fault);
+        let report = run(&candidate, Logging::Off);
+        if let Some(found) = report.failure.filter(|found| kind(&found.text) == kind(&failure.text)) {
+            candidate.steps = candidate.steps.min(found.step);
+            (best, shown) = (candidate, found);
+        }
+    }
+    let logged = run(&best, Logging::On).failure;
+    (best, logged.unwrap_or(shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_seeds_give_equal_histories() {
+        let plan = Plan { seed: 5, steps: 800, off: BTreeSet::new(), defect: Defect::default() };
+        let (first, second) = (run(&plan, Logging::Off), run(&plan, Logging::Off));
+        assert_eq!(first.coverage, second.coverage);
+    }
+
+    #[test]
+    fn a_few_seeds_break_no_invariant() {
+        for seed in 1..=8 {
+            let plan = Plan { seed, steps: 1_500, off: BTreeSet::new(), defect: Defect::default() };
+            let failure = run(&plan, Logging::Off).failure;
+            assert!(failure.is_none(), "seed {seed}: {failure:?}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The world of one run, and the order in which it moves: one happening at a time, then the invariants.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipam_core::{BootTime, Core, Now, ReqId, StoredFiles, WallTime};
+use vpc_sim::model::{Change, InstanceSpec, Model, Settings, SubnetSpec};
+use vpc_types::{EniId, InstanceId, IpamKey, MacAddress, SubnetId};
+
+use crate::coverage::Coverage;
+use crate::dice::Dice;
+use crate::kernel::Kernel;
+use crate::plugin::Plugin;
+use crate::queue::{Happening, Life, Pid, Queue};
+use crate::sandbox::Sandbox;
+use crate::scenario::{Fault, Scenario};
+
+/// Wall-clock time at the start of a run: any moment of this century.
+const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+/// Happenings kept for the report of a violation.
+const LOG_LEN: usize = 60;
+
+/// Whether things still go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weather {
+    Foul,
+    Fair,
+}
+
+/// Whether happenings are written down; that is slow, so only a repeat of a failed run does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logging {
+    /// No.
+    Off,
+    /// Yes.
+    On,
+}
+
+/// Everything outside the core, and the core.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) now: Duration,
+    pub(crate) booted_at: Duration,
+    pub(crate) boots: u32,
+    pub(crate) scenario: Scenario,
+    pub(crate) weather: Weather,
+    pub(crate) queue: Queue,
+    pub(crate) workload: Dice,
+    pub(crate) luck: Dice,
+    pub(crate) pace: Dice,
+    pub(crate) ec2: Model,
+    pub(crate) instance: InstanceId,
+    pub(crate) subnet: SubnetId,
+    pub(crate) primary_mac: MacAddress,
+    pub(crate) kernel: Kernel,
+    pub(crate) disk: StoredFiles,
+    pub(crate) disk_broken: bool,
+    pub(crate) denied: bool,
+    pub(crate) core: Option<Core>,
+    pub(crate) life: Life,
+    pub(crate) alarm: Option<Duration>,
+    pub(crate) sandboxes: BTreeMap<IpamKey, Sandbox>,
+    pub(crate) plugins: BTreeMap<Pid, Plugin>,
+    pub(crate) next_pid: u32,
+    pub(crate) next_req: u64,
+    pub(crate) next_pod: u32,
+    /// Which plugin waits for which request of the living daemon.
+    pub(crate) open_requests: BTreeMap<ReqId, Pid>,
+    /// When the last owner's state on an address was removed.
+    pub(crate) cleared_at: BTreeMap<Ipv4Addr, Duration>,
+    /// Addresses that others took off our ENIs, at least once.
+    pub(crate) foreign: BTreeSet<Ipv4Addr>,
+    pub(crate) foreign_edits: u32,
+    pub(crate) foreign_enis: BTreeSet<EniId>,
+    pub(crate) ec2_calls: u64,
+    pub(crate) core_events: u64,
+    pub(crate) coverage: Coverage,
+    pub(crate) logging: Logging,
+    pub(crate) log: VecDeque<String>,
+    pub(crate) violation: Option<String>,
+    pub(crate) defect: crate::run::Defect,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, scenario: Scenario, logging: Logging, defect: crate::run::Defect) -> Self {
+        let mut settings = Settings::aws(seed);
+        settings.describe_lag = scenario.describe_lag;
+        settings.attach = scenario.attach;
+        settings.throttle = scenario.throttle;
+        settings.fresh_ids = scenario.fresh_ids;
+        let mut ec2 = Model::new(settings);
+        let net = |text: &str| text.parse().expect("a valid range");
+        let vpc = ec2.add_vpc(&[net("10.0.0.0/16")], &[]).expect("a legal VPC");
+        let subnet = ec2
+            .add_subnet(SubnetSpec {
+                vpc,
+                zone: "us-east-1a".into(),
+                cidr: net(&format!("10.0.0.0/{}", scenario.subnet_prefix)),
+                ipv6_cidr: None,
+                policy: scenario.policy,
+                tags: BTreeMap::new(),
+            })
+            .expect("a legal subnet");
+        let instance = ec2
+            .run_instance(Duration::ZERO, InstanceSpec::new(scenario.instance_type, subnet.clone()))
+            .expect("a legal instance");
+        let primary = ec2.enis_of(&instance).next().expect("an instance has its primary ENI").mac;
+        Self {
+            now: Duration::from_secs(1),
+            booted_at: Duration::ZERO,
+            boots: 1,
+            scenario,
+            weather: Weather::Foul,
+            queue: Queue::default(),
+            workload: Dice::new(seed, 2),
+            luck: Dice::new(seed, 3),
+            pace: Dice::new(seed, 4),
+            ec2,
+            instance,
+            subnet,
+            primary_mac: primary,
+            kernel: Kernel::default(),
+            disk: StoredFiles::default(),
+            disk_broken: false,
+            denied: false,
+            core: None,
+            life: Life::default(),
+            alarm: None,
+            sandboxes: BTreeMap::new(),
+            plugins: BTreeMap::new(),
+            next_pid: 1,
+            next_req: 1,
+            next_pod: 1,
+            open_requests: BTreeMap::new(),
+            cleared_at: BTreeMap::new(),
+            foreign: BTreeSet::new(),
+            foreign_edits: 0,
+            foreign_enis: BTreeSet::new(),
+            ec2_calls: 0,
+            core_events: 0,
+            coverage: Coverage::default(),
+            logging,
+            log: VecDeque::new(),
+            violation: None,
+            defect,
+        }
+    }
+
+    pub(crate) fn boot_time(&self) -> BootTime {
+        BootTime(self.now - self.booted_at)
+    }
+
+    pub(crate) fn both_times(&self) -> Now {
+        Now { boot: self.boot_time(), wall: WallTime(EPOCH + self.now) }
+    }
+
+    /// The moment of the run at which the node's boot clock shows `at`.
+    pub(crate) fn moment(&self, at: BootTime) -> Duration {
+        self.booted_at + at.0
+    }
+
+    pub(crate) fn after(&mut self, delay: Duration, happening: Happening) {
+        self.queue.plan(self.now + delay, happening);
+    }
+
+    /// Draws whether a fault strikes here and now.
+    pub(crate) fn strikes(&mut self, fault: Fault) -> bool {
+        let odds = self.scenario.odds(fault);
+        let strikes = odds > 0 && self.luck.chance(odds) && self.weather == Weather::Foul;
+        if strikes {
+            self.coverage.fault(fault);
+        }
+        strikes
+    }
+
+    pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
+        if self.logging == Logging::On {
+            let (secs, micros) = (self.now.as_secs(), self.now.subsec_micros());
+            self.log.push_back(format!("{secs:>6}.{micros:06} {}", text()));
+            if self.log.len() > LOG_LEN {
+                self.log.pop_front();
+            }
+        }
+    }
+
+    pub(crate) fn violate(&mut self, text: String) {
+        self.note(|| format!("VIOLATION {text}"));
+        self.violation.get_or_insert(text);
+    }
+
+    /// Moves on by one happening; whether there was one before `until`.
+    pub(crate) fn step(&mut self, until: Duration) -> bool {
+        // EC2's own transitions and the core's alarm move, so they are compared, not planned.
+        let queued = self.queue.peek();
+        let due = [queued, self.ec2.next_transition(), self.alarm].into_iter().flatten().min();
+        let Some(at) = due.filter(|at| *at <= until) else { return false };
+        self.now = self.now.max(at);
+        if self.alarm == Some(at) {
+            self.alarm = None;
+            self.tick();
+        } else if queued == Some(at) {
+            let (_, happening) = self.queue.next().expect("it was just peeked at");
+            self.happen(happening);
+        }
+        self.ec2.advance(self.now);
+        self.follow_ec2();
+        self.check_step();
+        true
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Deliver { life, event } if life == self.life => self.deliver(event),
+            Happening::Deliver { .. } | Happening::Ec2Moves => {}
+            Happening::Ec2Work { life, op, work, answered } => self.ec2_work(life, op, &work, answered),
+            Happening::Ec2Describe { life, scope, started_at } => self.ec2_describe(life, scope, started_at),
+            Happening::KernelWork { life, op, work } if life == self.life => self.kernel_work(op, &work),
+            Happening::DumpLinks { life, started_at } if life == self.life => self.dump_links(started_at),
+            Happening::DumpRoutes { life, view } if life == self.life => self.dump_routes(*view),
+            Happening::WriteIpam { life, checkpoint } if life == self.life => self.write_ipam(checkpoint),
+            Happening::WriteSide { life, checkpoint } if life == self.life => self.write_side(*checkpoint),
+            Happening::KernelWork { .. }
+            | Happening::DumpLinks { .. }
+            | Happening::DumpRoutes { .. }
+            | Happening::WriteIpam { .. }
+            | Happening::WriteSide { .. } => {}
+            Happening::Answered { pid, req, outcome } => self.plugin_answered(pid, req, outcome),
+            Happening::Plugin { pid, step } => self.plugin_step(pid, step),
+            Happening::HangUp { life, req } if life == self.life => {
+                self.deliver(ipam_core::Event::AddAbandoned { req });
+            }
+            Happening::HangUp { .. } => {}
+            Happening::Runtime { key, chore } => self.runtime_chore(&key, chore),
+            Happening::Start => self.start_daemon(),
+            Happening::Users => self.users_act(),
+            Happening::Mishap => self.mishap(),
+            Happening::SubnetFreed => self.free_subnet(),
+            Happening::DiskHealed => self.disk_broken = false,
+            Happening::PermissionsBack => self.denied = false,
+            Happening::ForeignRegret { eni, address } => self.foreign_regret(&eni, address),
+        }
+    }
+
+    /// The kernel follows what EC2 plugs and unplugs; the daemon hears of it a little later.
+    fn follow_ec2(&mut self) {
+        for change in self.ec2.drain_changes() {
+            let event = match change {
+                Change::Attached { eni, instance, .. } if instance == self.instance => {
+                    self.kernel.links.insert(eni.id.clone(), eni.mac);
+                    ipam_core::Event::LinkAppeared { mac: eni.mac }
+                }
+                Change::Detached { eni, instance } if instance == self.instance => {
+                    let Some(mac) = self.kernel.links.get(&eni).copied() else { continue };
+                    self.kernel.unplug(&eni);
+                    ipam_core::Event::LinkGone { mac }
+                }
+                Change::Attached { .. }
+                | Change::Detached { .. }
+                | Change::Assigned { .. }
+                | Change::Unassigned { .. }
+                | Change::Ipv6Assigned { .. }
+                | Change::Ipv6Unassigned { .. }
+                | Change::SourceDestCheck { .. }
+                | Change::Terminated { .. } => continue,
+            };
+            self.note(|| format!("link {event:?}"));
+            self.tell(event);
+        }
+    }
+
+    /// Queues an event for the core that lives now.
+    pub(crate) fn tell(&mut self, event: ipam_core::Event) {
+        let delay = self.pace.millis(0, 5);
+        let life = self.life;
+        self.after(delay, Happening::Deliver { life, event });
+    }
+}
