@@ -5,6 +5,7 @@
 //! Invariant: what the fabric knows of ENIs and addresses was told by the model's changes, in their order.
 //! Called by `vpc-sim up`, the demo and the end-to-end tests.
 
+mod carrier;
 mod error;
 mod plane;
 mod serve;
@@ -88,6 +89,7 @@ impl Vpc {
         let plane = Plane::new(handle.clone());
         let first = handle.simulator().with_model(|model, _| model.drain_changes());
         plane.apply_all(&first)?;
+        handle.wait_for_links()?;
         let servers = Servers::start(handle.simulator().clone(), plane, config.ec2_endpoint)?;
         Ok(Self {
             handle,
@@ -175,6 +177,19 @@ impl VpcHandle {
     /// What went wrong in the data plane; empty when all is well.
     pub fn errors(&self) -> Vec<String> {
         lock(&self.0.errors).iter().cloned().collect()
+    }
+
+    /// Afterwards no packet is lost because its link was only just made.
+    fn wait_for_links(&self) -> Result<(), VpcError> {
+        carrier::wait_for_devices();
+        for (name, entry) in &self.0.nodes {
+            let waited = entry.node.run(carrier::wait_for_devices);
+            waited.map_err(|source| VpcError::Node {
+                node: name.clone(),
+                source: Box::new(source),
+            })?;
+        }
+        Ok(())
     }
 
     fn note_error(&self, text: String) {
