@@ -246,16 +246,12 @@ fn refusals_have_their_status_and_code() {
             refusal(
                 400,
                 "InvalidNetworkInterfaceID.NotFound",
-                "The networkInterface ID &apos;eni-0abc&apos; does not exist",
+                "The networkInterface ID 'eni-0abc' does not exist",
             ),
         ),
         (
             "Action=DeleteNetworkInterface&NetworkInterfaceId=nonsense",
-            refusal(
-                400,
-                "InvalidNetworkInterfaceID.Malformed",
-                "Invalid id: &quot;nonsense&quot;",
-            ),
+            refusal(400, "InvalidNetworkInterfaceID.Malformed", "Invalid id: \"nonsense\""),
         ),
         (
             "Action=DescribeSubnets&SubnetID.1=<SUBNET>",

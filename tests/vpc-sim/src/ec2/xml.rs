@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use quick_xml::Writer;
+use quick_xml::escape::partial_escape;
 use quick_xml::events::{BytesDecl, BytesEnd, BytesStart, BytesText, Event};
 
 /// An answer being written. Writing to memory cannot fail.
@@ -21,9 +22,11 @@ impl Xml {
         self.0.into_inner()
     }
 
-    /// `<name>text</name>`, escaped.
+    /// `<name>text</name>`, escaped. EC2 leaves quotes as they are.
     pub(super) fn text(&mut self, name: &str, text: impl Display) {
-        self.element(name, |xml| xml.event(Event::Text(BytesText::new(&text.to_string()))));
+        let text = text.to_string();
+        let escaped = BytesText::from_escaped(partial_escape(&text));
+        self.element(name, |xml| xml.event(Event::Text(escaped)));
     }
 
     /// The same, or nothing: EC2 leaves absent scalars out.

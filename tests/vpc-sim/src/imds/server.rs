@@ -91,7 +91,7 @@ fn issue_token(
     let now = shared.with_model(|_, now| now);
     let mut tokens = shared.tokens.lock().unwrap_or_else(PoisonError::into_inner);
     let token = tokens.issue(now, instance.clone(), Duration::from_secs(life));
-    set_ttl(socket, i32::from(shared.imds.hop_limit));
+    set_ttl(socket, i32::from(shared.imds_options().hop_limit));
     let mut response = text(token);
     response.headers_mut().insert(TTL_HEADER, life.into());
     Ok(response)
@@ -108,7 +108,7 @@ fn look_up(shared: &Shared, instance: &InstanceId, request: &Request<Incoming>, 
             let mut tokens = shared.tokens.lock().unwrap_or_else(PoisonError::into_inner);
             tokens.is_valid(now, instance, token)
         }
-        None => shared.imds.tokens == TokenPolicy::Optional,
+        None => shared.imds_options().tokens == TokenPolicy::Optional,
     };
     if !is_allowed {
         return Ok(empty(StatusCode::UNAUTHORIZED));

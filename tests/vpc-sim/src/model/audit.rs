@@ -34,6 +34,10 @@ fn audit_addresses(world: &World, wrong: &mut Vec<String>) {
             }
         }
     }
+    let (macs, enis) = (world.eni_count(), world.live_enis().count());
+    if macs != enis {
+        wrong.push(format!("{enis} ENIs have {macs} MACs"));
+    }
     for subnet in world.subnets.values() {
         let (held, taken) = (held.get(&subnet.id).copied().unwrap_or(0), subnet.count_taken());
         let size = 1_u32 << (32 - u32::from(subnet.cidr.prefix_len()));

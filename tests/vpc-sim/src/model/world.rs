@@ -43,6 +43,8 @@ pub struct World {
     /// ENIs whose next change IMDS will not see.
     pub(super) imds_stale: BTreeSet<EniId>,
     pub(super) picks: Rng,
+    /// MACs in use: one per ENI that exists.
+    macs: BTreeSet<MacAddress>,
     unsettled: BTreeSet<EniId>,
     pending: BTreeMap<(Duration, u64), Transition>,
     scheduled: u64,
@@ -67,6 +69,7 @@ impl World {
             imds_stale: BTreeSet::new(),
             // Streams of their own, so that another delay profile does not change ids and addresses.
             picks: Rng::with_seed(seed ^ 0x7069_636b),
+            macs: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             pending: BTreeMap::new(),
             scheduled: 0,
@@ -88,7 +91,7 @@ impl World {
             let [a, b, c, d, e, ..] = self.ids.u64(..).to_be_bytes();
             // Locally administered unicast, as Nitro's are.
             let mac = MacAddress([0x02, a, b, c, d, e]);
-            if !self.live_enis().any(|eni| eni.mac == mac) {
+            if !self.macs.contains(&mac) {
                 return mac;
             }
         }
@@ -96,6 +99,11 @@ impl World {
 
     pub(super) fn sample(&mut self, delay: super::Delay) -> Duration {
         delay.sample(&mut self.delays)
+    }
+
+    /// How many ENIs exist, in truth.
+    pub(super) fn eni_count(&self) -> usize {
+        self.macs.len()
     }
 
     /// ENIs that exist, in truth.
@@ -151,6 +159,7 @@ impl World {
     }
 
     pub(super) fn insert_eni(&mut self, now: Duration, eni: Eni) -> Arc<Eni> {
+        self.macs.insert(eni.mac);
         let (id, eni) = (eni.id.clone(), Arc::new(eni));
         let version = self.version(now, &id, Some(Arc::clone(&eni)));
         self.enis.insert(id.clone(), History::new(version));
@@ -176,6 +185,7 @@ impl World {
         let (subnet, _) = self.allocator(eni);
         subnet.give_back(vpc_types::Allocation::Ip(eni.primary));
         eni.allocations().for_each(|allocation| subnet.give_back(allocation));
+        self.macs.remove(&eni.mac);
         self.record(now, &eni.id, None);
     }
 

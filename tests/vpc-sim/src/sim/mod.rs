@@ -57,7 +57,7 @@ pub(crate) struct Shared {
     attempts: Mutex<Attempts>,
     lost_answers: Mutex<LostAnswers>,
     request_ids: Mutex<fastrand::Rng>,
-    pub(crate) imds: ImdsOptions,
+    imds: Mutex<ImdsOptions>,
     pub(crate) tokens: Mutex<Tokens>,
 }
 
@@ -81,6 +81,10 @@ impl Shared {
 
     pub(crate) fn epoch(&self) -> OffsetDateTime {
         self.epoch
+    }
+
+    pub(crate) fn imds_options(&self) -> ImdsOptions {
+        *lock(&self.imds)
     }
 
     pub(crate) fn lost_answers(&self) -> LostAnswers {
@@ -118,7 +122,7 @@ impl Simulator {
             attempts: Mutex::default(),
             lost_answers: Mutex::default(),
             request_ids: Mutex::new(fastrand::Rng::with_seed(seed ^ 0x7265_7100)),
-            imds,
+            imds: Mutex::new(imds),
             tokens: Mutex::default(),
         }))
     }
@@ -137,6 +141,11 @@ impl Simulator {
     pub fn reset_counts(&self) {
         *lock(&self.0.attempts) = Attempts::default();
         self.with_model(|model, _| model.counters_mut().reset());
+    }
+
+    /// How IMDS behaves on all instances from here on.
+    pub fn set_imds_options(&self, options: ImdsOptions) {
+        *lock(&self.0.imds) = options;
     }
 
     /// What callers see of answers that faults make disappear.

@@ -6,10 +6,11 @@ use std::time::Duration;
 use vpc_fabric::fabric::DropReason;
 use vpc_fabric::probe::{EchoServer, Vantage};
 use vpc_fabric::{DefaultRoute, DeviceSetup, Node, configure_device};
+use vpc_sim::ImdsOptions;
 use vpc_sim::vpc::Vpc;
 
 use crate::Test;
-use crate::node::{SOON, device, ec2, element, imds, wait_until};
+use crate::node::{SOON, add_pod, device, ec2, element, imds, try_token, wait_until};
 
 pub(crate) const TESTS: &[Test] = &[
     (
@@ -26,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     ),
     ("a_foreign_source_is_dropped_and_counted", a_foreign_source_is_dropped),
     ("imds_tells_nodes_apart_and_ignores_strangers", imds_tells_nodes_apart),
+    ("a_token_reaches_a_pod_only_with_a_hop_to_spare", a_token_needs_a_hop),
     (
         "a_terminated_instance_loses_its_devices",
         a_terminated_instance_loses_its_devices,
@@ -168,4 +170,33 @@ fn a_terminated_instance_loses_its_devices(vpc: &Vpc) {
         .with_model(|model, now| model.terminate_instance(now, instance))
         .unwrap();
     wait_until(SOON, || device(two, &mac).is_none().then_some(())).expect("the device disappears");
+}
+
+fn a_token_needs_a_hop(vpc: &Vpc) {
+    let one = node(vpc, "node-1");
+    let address: Ipv4Addr = "10.0.1.70".parse().unwrap();
+    let answer = ec2(
+        one,
+        &format!(
+            "Action=AssignPrivateIpAddresses&NetworkInterfaceId={}&PrivateIpAddress.1={address}",
+            one_primary(vpc)
+        ),
+    );
+    assert_eq!(answer.0, 200, "{answer:?}");
+    let pod = add_pod(one, address);
+    let token = |hop_limit| {
+        vpc.simulator().set_imds_options(ImdsOptions {
+            hop_limit,
+            ..ImdsOptions::default()
+        });
+        pod.run(|| try_token(SILENCE * 2)).unwrap()
+    };
+    // A new link loses packets for a moment.
+    wait_until(SOON, || token(2)).expect("two hops reach the pod");
+    assert_eq!(token(1), None, "one hop ends at the node");
+    assert_eq!(
+        one.run(|| imds("meta-data/instance-id")).unwrap().0,
+        200,
+        "and is enough for the node itself"
+    );
 }

@@ -1,12 +1,20 @@
 //! Things done inside a node, with nothing installed: HTTP requests and a look at its devices.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use ipnet::Ipv4Net;
+use netlink::message::{LinkState, Route, Veth, VethEnd};
+use netlink::packet::RouteNetlinkMessage;
+use netlink::{Batch, RouteSocket};
 use nix::poll::{PollTimeout, poll};
-use vpc_fabric::Node;
+use vpc_fabric::{DefaultRoute, DeviceSetup, NetnsRef, Node, configure_device};
 use vpc_sim::vpc::IMDS_ENDPOINT;
+
+/// `NLM_F_CREATE | NLM_F_EXCL`.
+const CREATE_NEW: u16 = 0x600;
 
 /// How long anything on one machine may take to show its effect.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
@@ -87,4 +95,76 @@ pub(crate) fn device(node: &Node, mac: &str) -> Option<String> {
         names.filter(|name| name != "lo").find(has_mac)
     })
     .unwrap()
+}
+
+/// Asks for a token and gives up after a while.
+pub(crate) fn try_token(patience: Duration) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&IMDS_ENDPOINT.into(), patience).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
+    let ask = "PUT /latest/api/token HTTP/1.1\r\nhost: imds\r\nconnection: close\r\n";
+    write!(
+        stream,
+        "{ask}x-aws-ec2-metadata-token-ttl-seconds: 60\r\ncontent-length: 0\r\n\r\n"
+    )
+    .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// A pod's namespace with this address, wired by a veth whose host end answers every ARP.
+pub(crate) fn add_pod(node: &Node, address: Ipv4Addr) -> NetnsRef {
+    let pod = node.add_pod_netns("pod").unwrap().netns;
+    let peer = pod.clone();
+    node.run(move || wire_host(&peer, address)).unwrap();
+    let gateway = Ipv4Addr::new(10, 0, 1, 1);
+    let setup = DeviceSetup {
+        device: "eth0".to_owned(),
+        address: Ipv4Net::new_assert(address, 24),
+        gateway,
+        default_route: DefaultRoute::Main,
+    };
+    pod.run(|| configure_device(&setup)).unwrap().unwrap();
+    pod
+}
+
+fn wire_host(pod: &NetnsRef, address: Ipv4Addr) {
+    let end = VethEnd {
+        name: "vpod",
+        mtu: 9001,
+        mac: [2, 0, 0, 0, 0, 1],
+        netns: None,
+    };
+    let peer = VethEnd {
+        name: "eth0",
+        mtu: 9001,
+        mac: [2, 0, 0, 0, 0, 2],
+        netns: Some(pod.as_fd()),
+    };
+    let mut socket = RouteSocket::open().unwrap();
+    let mut batch = Batch::new();
+    batch.push(
+        "veth",
+        CREATE_NEW,
+        Veth {
+            end,
+            state: LinkState::Up,
+            group: 0,
+            peer,
+        }
+        .message(),
+    );
+    assert_eq!(socket.apply(&batch).unwrap(), []);
+    let device = socket.device_index("vpod").unwrap();
+    let route = Route {
+        destination: address,
+        prefix_len: 32,
+        table: 254,
+        device,
+        gateway: None,
+    };
+    let mut batch = Batch::new();
+    batch.push("route", CREATE_NEW, RouteNetlinkMessage::NewRoute(route.message()));
+    assert_eq!(socket.apply(&batch).unwrap(), []);
+    std::fs::write("/proc/sys/net/ipv4/conf/vpod/proxy_arp", "1").unwrap();
 }

@@ -67,7 +67,7 @@ impl Operation for CreateNetworkInterface {
                 };
             }
         }
-        if world.live_enis().count() >= world.settings.eni_quota {
+        if world.eni_count() >= world.settings.eni_quota {
             let text = "The maximum number of network interfaces has been reached.";
             return Err(Ec2Error::new(ErrorCode::NetworkInterfaceLimitExceeded, text));
         }
