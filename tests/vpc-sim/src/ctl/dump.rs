@@ -40,6 +40,8 @@ pub(super) fn state(target: &Target) -> Value {
             .nodes()
             .map(|(name, instance)| json!({"name": name, "instance": instance.as_str()}))
             .collect();
+        let lost = vpc.lost_enis().unwrap_or_default();
+        state["lost_enis"] = lost.iter().map(|eni| json!(eni.as_str())).collect();
         state["data_plane_errors"] = json!(vpc.errors());
     }
     state

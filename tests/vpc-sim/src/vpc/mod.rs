@@ -5,7 +5,6 @@
 //! Invariant: what the fabric knows of ENIs and addresses was told by the model's changes, in their order.
 //! Called by `vpc-sim up`, the demo and the end-to-end tests.
 
-mod carrier;
 mod error;
 mod plane;
 mod serve;
@@ -16,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vpc_fabric::fabric::{DropCount, DropReason, FabricConfig, InternetHostConfig};
 use vpc_fabric::{Fabric, FabricError, NetnsRef, Node, NodeConfig, Sandbox};
-use vpc_types::InstanceId;
+use vpc_types::{EniId, InstanceId};
 
 pub use error::VpcError;
 
@@ -89,7 +88,6 @@ impl Vpc {
         let plane = Plane::new(handle.clone());
         let first = handle.simulator().with_model(|model, _| model.drain_changes());
         plane.apply_all(&first)?;
-        handle.wait_for_links()?;
         let servers = Servers::start(handle.simulator().clone(), plane, config.ec2_endpoint)?;
         Ok(Self {
             handle,
@@ -174,22 +172,17 @@ impl VpcHandle {
         lock(&self.0.fabric).internet_host(name).cloned()
     }
 
+    /// ENIs that are attached, but whose device the node (or something in it) has deleted.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn lost_enis(&self) -> Result<Vec<EniId>, FabricError> {
+        lock(&self.0.fabric).lost_enis()
+    }
+
     /// What went wrong in the data plane; empty when all is well.
     pub fn errors(&self) -> Vec<String> {
         lock(&self.0.errors).iter().cloned().collect()
-    }
-
-    /// Afterwards no packet is lost because its link was only just made.
-    fn wait_for_links(&self) -> Result<(), VpcError> {
-        carrier::wait_for_devices();
-        for (name, entry) in &self.0.nodes {
-            let waited = entry.node.run(carrier::wait_for_devices);
-            waited.map_err(|source| VpcError::Node {
-                node: name.clone(),
-                source: Box::new(source),
-            })?;
-        }
-        Ok(())
     }
 
     fn note_error(&self, text: String) {

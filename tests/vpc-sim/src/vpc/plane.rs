@@ -1,5 +1,7 @@
 //! The data plane follows the model: each change becomes one call of the fabric.
 
+use std::time::Duration;
+
 use ipnet::Ipv4Net;
 use vpc_fabric::fabric::{EniPort, RouteTable, SourceDestCheck as Check};
 use vpc_fabric::{DefaultRoute, DeviceSetup, configure_device};
@@ -7,6 +9,9 @@ use vpc_types::{Allocation, DeviceNumber, EniId, InstanceId, NetworkCard};
 
 use super::{VpcError, VpcHandle, VpcNode, lock};
 use crate::model::{Change, Eni, SourceDestCheck};
+
+/// The kernel defers the moment from which a new link carries packets by up to a second.
+const CARRIER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Applies changes; the fabric is asked one after another.
 #[derive(Debug, Clone)]
@@ -164,7 +169,17 @@ impl Plane {
             .map_err(|source| VpcError::Device {
                 node: node.to_owned(),
                 source: Box::new(source),
-            })
+            })?;
+        let failed = |source| VpcError::Change {
+            operation: "wait for",
+            eni: eni.id.clone(),
+            source: Box::new(source),
+        };
+        // At the deadline something else is wrong, which packets will tell.
+        lock(&self.0.0.fabric)
+            .wait_until_carrying(&eni.id, CARRIER_DEADLINE)
+            .map(drop)
+            .map_err(failed)
     }
 
     fn detach(&self, eni: &EniId, instance: &InstanceId) -> Result<(), VpcError> {
