@@ -1,1 +1,89 @@
-fn main() {}
+//! `ipamd`: the daemon, and the commands that ask it.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use ipamd::cli::{self, Output};
+use ipamd::config::Config;
+use ipamd::{log, run};
+
+/// Exit status for a configuration that cannot be used, as sysexits has it.
+const EX_CONFIG: u8 = 78;
+
+/// Gives VPC addresses to the pods of this node.
+#[derive(Debug, Parser)]
+#[command(name = "ipamd", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// How answers are printed.
+    #[arg(short, long, global = true, value_enum, default_value = "text")]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (also without a command).
+    Run,
+    /// Pool, ENIs, EC2 calls, and whether a pod would get an address now.
+    Status,
+    /// All leases.
+    Leases,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    let config = match Config::from_environment(&environment) {
+        Ok(config) => config,
+        Err(errors) => {
+            complain(&errors.to_string());
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        runtime.block_on(async {
+            match arguments.command {
+                None | Some(Command::Run) => {
+                    log::start(&config)?;
+                    for warning in &config.warnings {
+                        tracing::warn!("{warning}");
+                    }
+                    run::run(config).await
+                }
+                Some(Command::Status) => print(&cli::status(&config.paths.socket, arguments.output).await?),
+                Some(Command::Leases) => print(&cli::leases(&config.paths.socket, arguments.output).await?),
+            }
+        })
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "ended");
+            complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stdout,
+    clippy::unnecessary_wraps,
+    reason = "the answer of a command, in its error type"
+)]
+fn print(text: &str) -> anyhow::Result<()> {
+    println!("{text}");
+    Ok(())
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "logging may not have started, and `kubectl logs` shows this stream"
+)]
+fn complain(text: &str) {
+    for line in text.lines() {
+        eprintln!("ipamd: {line}");
+    }
+}

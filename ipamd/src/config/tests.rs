@@ -1,0 +1,122 @@
+use super::*;
+
+fn config(pairs: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+    let environment = pairs
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+        .collect();
+    Config::from_environment(&environment)
+}
+
+#[test]
+fn an_empty_environment_is_valid_and_quiet() {
+    let config = config(&[]).unwrap();
+    assert_eq!(config.target, WarmTarget::Enis(1));
+    assert_eq!(
+        (config.max_eni, config.mtu, config.timers.cooldown.as_secs()),
+        (None, 9001, 30)
+    );
+    assert_eq!(config.mark, FwMark::DEFAULT);
+    assert_eq!(config.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_by_name() {
+    let text = config(&[
+        ("AWS_VPC_ENI_MTU", "100"),
+        ("AWS_VPC_K8S_CNI_VETHPREFIX", "lo"),
+        ("ENABLE_IPv6", "true"),
+        ("IP_COOLDOWN_PERIOD", "-1"),
+        ("VPC_CNI_TIMERS", "nonsense=3"),
+        ("AWS_ENDPOINT_URL", "localhost"),
+    ])
+    .unwrap_err()
+    .to_string();
+    for name in [
+        "AWS_VPC_ENI_MTU",
+        "VETHPREFIX",
+        "ENABLE_IPv6",
+        "IP_COOLDOWN",
+        "VPC_CNI_TIMERS",
+        "EC2 endpoint",
+    ] {
+        assert!(text.contains(name), "{name} in {text}");
+    }
+}
+
+#[test]
+fn bad_targets_fall_back_and_say_so() {
+    let config = config(&[("WARM_IP_TARGET", "abc"), ("WARM_ENI_TARGET", "-3"), ("MAX_ENI", "0")]).unwrap();
+    assert_eq!((config.target, config.max_eni), (WarmTarget::Enis(1), None));
+    assert!(
+        config.warnings.iter().any(|w| w.contains("WARM_IP_TARGET=\"abc\"")),
+        "{:?}",
+        config.warnings
+    );
+    assert_eq!(config.warnings.len(), 2);
+}
+
+#[test]
+fn either_address_target_replaces_the_eni_target() {
+    let target = |pairs| config(pairs).unwrap().target;
+    assert_eq!(
+        target(&[("MINIMUM_IP_TARGET", "4")]),
+        WarmTarget::Addresses { warm: 0, minimum: 4 }
+    );
+    assert_eq!(
+        target(&[("WARM_IP_TARGET", "2"), ("WARM_ENI_TARGET", "3")]),
+        WarmTarget::Addresses { warm: 2, minimum: 0 }
+    );
+}
+
+#[test]
+fn marks_are_read_as_go_reads_them() {
+    let mark = |text| config(&[("AWS_VPC_K8S_CNI_CONNMARK", text)]).unwrap().mark.value;
+    assert_eq!(
+        [
+            mark("0x100"),
+            mark("256"),
+            mark("0400"),
+            mark("0o400"),
+            mark("0"),
+            mark("x")
+        ],
+        [256, 256, 256, 256, 0x80, 0x80]
+    );
+}
+
+#[test]
+fn bad_items_of_a_list_are_left_out_and_named() {
+    let config = config(&[
+        ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", "10.1.2.3/8, fd00::/8,x"),
+        ("ADDITIONAL_ENI_TAGS", r#"{"team":"a","node.k8s.amazonaws.com/x":"b"}"#),
+    ])
+    .unwrap();
+    assert_eq!(config.exclude_cidrs, vec!["10.0.0.0/8".parse().unwrap()]);
+    assert_eq!(config.additional_tags.len(), 1);
+    assert_eq!(config.warnings.len(), 3);
+}
+
+#[test]
+fn timers_can_be_set_by_name() {
+    let config = config(&[
+        ("VPC_CNI_TIMERS", "eni_idle=0.5, add_deadline=3"),
+        ("IP_COOLDOWN_PERIOD", "7"),
+    ])
+    .unwrap();
+    assert_eq!(config.timers.eni_idle, Duration::from_millis(500));
+    assert_eq!(
+        (config.add_deadline.as_secs(), config.timers.cooldown.as_secs()),
+        (3, 7)
+    );
+}
+
+#[test]
+fn the_table_names_each_variable_once_and_its_defaults_are_valid() {
+    let mut names: Vec<_> = raw::TABLE.iter().map(|row| row.name).collect();
+    names.sort_unstable();
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
+    let defaults: Vec<_> = raw::TABLE.iter().map(|row| (row.name, row.default)).collect();
+    let with_defaults = config(&defaults).unwrap();
+    assert_eq!(with_defaults.warnings, Vec::<String>::new());
+}

@@ -1,0 +1,63 @@
+//! Those who do I/O for the owner: files, EC2, kernel. Each takes one order, does one thing, and reports one event.
+//! No policy lives here: no retry, no fallback, no choice.
+
+mod ec2;
+mod kernel;
+mod writer;
+
+use std::sync::Arc;
+
+use cloud::Ec2Client;
+use ipam_core::{Checkpoint, OpId, Scope, Work};
+
+pub use ec2::{Ec2Executor, EniTags};
+pub use kernel::KernelExecutor;
+pub use writer::Writer;
+
+/// All of them.
+#[derive(Debug)]
+pub struct Executors {
+    writer: Writer,
+    kernel: KernelExecutor,
+    ec2: Arc<Ec2Executor<Ec2Client>>,
+}
+
+impl Executors {
+    /// Brings them together.
+    pub fn new(writer: Writer, kernel: KernelExecutor, ec2: Ec2Executor<Ec2Client>) -> Self {
+        Self {
+            writer,
+            kernel,
+            ec2: Arc::new(ec2),
+        }
+    }
+
+    pub(crate) fn persist(&self, checkpoint: Checkpoint) {
+        self.writer.write(checkpoint);
+    }
+
+    pub(crate) fn describe(&self, scope: Scope) {
+        let ec2 = Arc::clone(&self.ec2);
+        tokio::spawn(async move { ec2.describe(scope).await });
+    }
+
+    pub(crate) fn view_kernel(&self) {
+        self.kernel.view();
+    }
+
+    pub(crate) fn run(&self, op: OpId, work: Work) {
+        if is_kernel_work(&work) {
+            self.kernel.run(op, work);
+        } else {
+            let ec2 = Arc::clone(&self.ec2);
+            tokio::spawn(async move { ec2.run(op, work).await });
+        }
+    }
+}
+
+fn is_kernel_work(work: &Work) -> bool {
+    matches!(
+        work,
+        Work::SetupEni { .. } | Work::TeardownEni { .. } | Work::ClearPodState { .. }
+    )
+}

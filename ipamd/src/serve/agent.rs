@@ -1,0 +1,167 @@
+//! `vpc_cni.agent.v1.Agent`: CHECK, STATUS, GC and the operator's commands.
+
+use std::collections::BTreeSet;
+
+use ipam_core::{Eni, EniRole, Lease, LeaseState, Status as CoreStatus};
+use proto::agent;
+use proto::agent::agent_server::Agent;
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status};
+use vpc_types::IpamKey;
+
+use super::Context;
+use crate::owner::{DelAnswer, Input};
+
+#[tonic::async_trait]
+impl Agent for Context {
+    async fn get_status(
+        &self,
+        _request: Request<agent::GetStatusRequest>,
+    ) -> Result<Response<agent::GetStatusReply>, Status> {
+        let status = self.status().await?;
+        let count = |state| status.pool.leases().filter(|lease| lease.state == state).count();
+        let ec2_calls = self
+            .calls
+            .counts()
+            .into_iter()
+            .map(|(action, n)| (action.to_owned(), n))
+            .collect();
+        Ok(Response::new(agent::GetStatusReply {
+            ready: status.cause.is_none(),
+            cause: status
+                .cause
+                .as_ref()
+                .map(|cause| cause.code.as_str().to_owned())
+                .unwrap_or_default(),
+            detail: status.cause.as_ref().map(ToString::to_string).unwrap_or_default(),
+            pool: Some(agent::Pool {
+                total: status.supply.total,
+                assigned: status.supply.assigned,
+                cooling: status.supply.cooling,
+                free: status.supply.free,
+                waiting: small(status.waiting),
+                enis_max: u32::from(status.max_enis),
+                orphans: small(count(LeaseState::Orphan)),
+            }),
+            enis: status
+                .pool
+                .enis()
+                .filter(|eni| eni.role != EniRole::Unmanaged)
+                .map(eni_row)
+                .collect(),
+            ec2_calls,
+        }))
+    }
+
+    async fn list_leases(
+        &self,
+        _request: Request<agent::ListLeasesRequest>,
+    ) -> Result<Response<agent::ListLeasesReply>, Status> {
+        let status = self.status().await?;
+        let mut leases: Vec<&Lease> = status.pool.leases().collect();
+        leases.sort_by_key(|lease| lease.address);
+        let leases = leases.into_iter().map(|lease| lease_row(lease, &status)).collect();
+        Ok(Response::new(agent::ListLeasesReply { leases }))
+    }
+
+    async fn check_attachment(
+        &self,
+        request: Request<agent::CheckAttachmentRequest>,
+    ) -> Result<Response<agent::CheckAttachmentReply>, Status> {
+        let key = key(request.into_inner().attachment.as_ref())?;
+        let status = self.status().await?;
+        let lease = status.pool.lease(&key).map(|lease| lease_row(lease, &status));
+        let lease = lease.ok_or_else(|| Status::not_found(format!("{key} holds no lease")))?;
+        Ok(Response::new(agent::CheckAttachmentReply { lease: Some(lease) }))
+    }
+
+    async fn collect_garbage(
+        &self,
+        request: Request<agent::CollectGarbageRequest>,
+    ) -> Result<Response<agent::CollectGarbageReply>, Status> {
+        let request = request.into_inner();
+        if request.network_name.is_empty() {
+            return Err(Status::invalid_argument("field network_name is empty"));
+        }
+        let valid = request
+            .valid
+            .iter()
+            .map(|a| key(Some(a)))
+            .collect::<Result<BTreeSet<_>, _>>()?;
+        let status = self.status().await?;
+        let stale = status.pool.leases().map(|lease| &lease.key);
+        let stale = stale.filter(|key| key.network_name() == request.network_name && !valid.contains(key));
+        let mut released = Vec::new();
+        for key in stale {
+            if let DelAnswer::Released(grant) = self.delete(key).await? {
+                released.push(grant.address.to_string());
+            }
+        }
+        Ok(Response::new(agent::CollectGarbageReply { released }))
+    }
+}
+
+impl Context {
+    async fn status(&self) -> Result<CoreStatus, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(Input::Status(reply)).await;
+        answer.await.map_err(|_| Status::unavailable("the daemon is stopping"))
+    }
+
+    async fn delete(&self, key: &IpamKey) -> Result<DelAnswer, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox
+            .send(Input::Del {
+                req: self.next_request(),
+                key: key.clone(),
+                reply,
+            })
+            .await;
+        answer.await.map_err(|_| Status::unavailable("the daemon is stopping"))
+    }
+}
+
+fn key(attachment: Option<&agent::Attachment>) -> Result<IpamKey, Status> {
+    let attachment = attachment.ok_or_else(|| Status::invalid_argument("field attachment is missing"))?;
+    IpamKey::new(&attachment.network_name, &attachment.container_id, &attachment.if_name)
+        .map_err(|error| Status::invalid_argument(format!("field {error}")))
+}
+
+fn eni_row(eni: &Eni) -> agent::Eni {
+    agent::Eni {
+        id: eni.id.to_string(),
+        mac: eni.mac.to_string(),
+        device_number: u32::from(eni.device.0),
+        route_table: eni.table().0,
+        primary_address: eni.primary_address.to_string(),
+        total: small(eni.addresses().count()),
+        assigned: small(eni.leased()),
+        state: eni.phase.as_str().to_owned(),
+    }
+}
+
+fn lease_row(lease: &Lease, status: &CoreStatus) -> agent::Lease {
+    let home = status.pool.enis().find(|eni| eni.address(lease.address).is_some());
+    agent::Lease {
+        attachment: Some(agent::Attachment {
+            network_name: lease.key.network_name().to_owned(),
+            container_id: lease.key.container_id().to_owned(),
+            if_name: lease.key.if_name().to_owned(),
+        }),
+        pod_namespace: lease
+            .pod
+            .as_ref()
+            .map(|pod| pod.namespace.to_string())
+            .unwrap_or_default(),
+        pod_name: lease.pod.as_ref().map(|pod| pod.name.to_string()).unwrap_or_default(),
+        address: lease.address.to_string(),
+        eni_id: home.map(|eni| eni.id.to_string()).unwrap_or_default(),
+        device_number: u32::from(lease.device.0),
+        route_table: lease.table.0,
+        state: lease.state.as_str().to_owned(),
+    }
+}
+
+fn small(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
