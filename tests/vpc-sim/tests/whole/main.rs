@@ -24,7 +24,12 @@ use vpc_sim::vpc::Vpc;
 /// Hard limit of one test; the longest takes two seconds.
 const TEST_LIMIT: Duration = Duration::from_secs(60);
 
-type Test = (&'static str, fn(&Vpc));
+/// A test and the VPC it wants.
+struct Test {
+    name: &'static str,
+    config: &'static str,
+    run: fn(&Vpc),
+}
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -32,7 +37,7 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["--inside", name, mode] => run_inside(name, mode),
         ["--list", ..] => {
-            network::TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+            network::TESTS.iter().for_each(|test| println!("{}: test", test.name));
             ExitCode::SUCCESS
         }
         words => run_all(words),
@@ -40,9 +45,9 @@ fn main() -> ExitCode {
 }
 
 fn run_inside(name: &str, mode: &str) -> ExitCode {
-    let (_, run) = network::TESTS
+    let test = network::TESTS
         .iter()
-        .find(|(known, _)| *known == name)
+        .find(|test| test.name == name)
         .expect("the runner names existing tests");
     let privilege = if mode == "rootless" {
         Privilege::UserNamespace
@@ -56,8 +61,12 @@ fn run_inside(name: &str, mode: &str) -> ExitCode {
     match sandbox::enter(&config).expect("a sandbox can be made") {
         Entry::Ended(status) => ExitCode::from(status),
         Entry::Inside(sandbox) => {
-            let vpc = Vpc::start(&Config::default(), &sandbox).expect("the VPC starts");
-            run(&vpc);
+            let vpc = Vpc::start(
+                &Config::parse(test.config).expect("tests have good configurations"),
+                &sandbox,
+            )
+            .expect("the VPC starts");
+            (test.run)(&vpc);
             assert_eq!(vpc.handle().errors(), Vec::<String>::new());
             assert_eq!(
                 vpc.simulator().with_model(|model, _| model.audit()),
@@ -78,8 +87,8 @@ fn run_all(words: &[&str]) -> ExitCode {
     };
     let mut failures = 0;
     for mode in modes {
-        for (name, _) in network::TESTS.iter().filter(|(name, _)| takes(name)) {
-            failures += u32::from(!run_one(name, mode));
+        for test in network::TESTS.iter().filter(|test| takes(test.name)) {
+            failures += u32::from(!run_one(test.name, mode));
         }
     }
     println!("\nas {modes:?}, {failures} failures");

@@ -1,7 +1,7 @@
 //! What the data plane does when the API is called.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vpc_fabric::fabric::DropReason;
 use vpc_fabric::probe::{EchoServer, Vantage};
@@ -13,26 +13,48 @@ use crate::Test;
 use crate::node::{SOON, add_pod, device, ec2, element, imds, try_token, wait_until};
 
 pub(crate) const TESTS: &[Test] = &[
-    (
+    test(
         "nodes_reach_each_other_and_the_internet_by_their_own_addresses",
         nodes_reach_each_other,
     ),
-    (
+    test(
         "an_eni_made_by_api_calls_carries_packets_and_goes_again",
         an_eni_carries_packets,
     ),
-    (
+    test(
         "an_address_answers_only_while_it_is_assigned",
         an_address_answers_while_assigned,
     ),
-    ("a_foreign_source_is_dropped_and_counted", a_foreign_source_is_dropped),
-    ("imds_tells_nodes_apart_and_ignores_strangers", imds_tells_nodes_apart),
-    ("a_token_reaches_a_pod_only_with_a_hop_to_spare", a_token_needs_a_hop),
-    (
+    test("a_foreign_source_is_dropped_and_counted", a_foreign_source_is_dropped),
+    test("imds_tells_nodes_apart_and_ignores_strangers", imds_tells_nodes_apart),
+    test("a_token_reaches_a_pod_only_with_a_hop_to_spare", a_token_needs_a_hop),
+    test(
         "a_terminated_instance_loses_its_devices",
         a_terminated_instance_loses_its_devices,
     ),
+    Test {
+        config: r#"{"timing_ms": {"attach": 400}}"#,
+        ..test(
+            "a_device_appears_when_its_delay_is_over",
+            a_device_appears_after_its_delay,
+        )
+    },
+    Test {
+        config: r#"{"nodes": [{"name": "node-1", "subnet": "subnet-1", "public_address": "198.51.100.7"}]}"#,
+        ..test(
+            "the_internet_sees_the_public_address_where_there_is_one",
+            the_internet_sees_the_public_address,
+        )
+    },
 ];
+
+const fn test(name: &'static str, run: fn(&Vpc)) -> Test {
+    Test {
+        name,
+        config: "{}",
+        run,
+    }
+}
 
 const NODE_1: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 10);
 const NODE_2: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 10);
@@ -199,4 +221,32 @@ fn a_token_needs_a_hop(vpc: &Vpc) {
         200,
         "and is enough for the node itself"
     );
+}
+
+fn a_device_appears_after_its_delay(vpc: &Vpc) {
+    let one = node(vpc, "node-1");
+    let subnet = element(&ec2(one, "Action=DescribeSubnets"), "subnetId");
+    let created = ec2(one, &format!("Action=CreateNetworkInterface&SubnetId={subnet}"));
+    let (eni, mac) = (element(&created, "networkInterfaceId"), element(&created, "macAddress"));
+    let instance = vpc.handle().instance("node-1").unwrap();
+    let called = Instant::now();
+    ec2(
+        one,
+        &format!("Action=AttachNetworkInterface&NetworkInterfaceId={eni}&InstanceId={instance}&DeviceIndex=1"),
+    );
+    let described = ec2(
+        one,
+        &format!("Action=DescribeNetworkInterfaces&NetworkInterfaceId.1={eni}"),
+    );
+    assert!(described.1.contains("<status>attaching</status>"), "{described:?}");
+    wait_until(SOON, || device(one, &mac)).expect("the device appears");
+    assert!(called.elapsed() >= Duration::from_millis(400), "{:?}", called.elapsed());
+}
+
+fn the_internet_sees_the_public_address(vpc: &Vpc) {
+    let host = vpc.handle().internet_host("internet").unwrap();
+    let server = EchoServer::start(&host, SocketAddrV4::new(INTERNET, 7_000)).unwrap();
+    let one = Vantage::new(node(vpc, "node-1").netns()).within(SOON);
+    let seen = one.ask_tcp(&[server.address()]).unwrap()[0].expect("the internet host answers");
+    assert_eq!(*seen.ip(), Ipv4Addr::new(198, 51, 100, 7));
 }
