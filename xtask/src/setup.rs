@@ -1,0 +1,52 @@
+//! System programs that tests judge our work by. Nothing that we ship needs them.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::context::Context;
+use crate::run::{self, Deadline};
+
+/// A program and the Debian package that brings it.
+const NEEDED: [(&str, &str); 3] = [("nft", "nftables"), ("ip", "iproute2"), ("strace", "strace")];
+
+/// One run of apt-get.
+const APT: Duration = Duration::from_secs(5 * 60);
+
+/// Installs what is missing when we may, else says what to install.
+pub(crate) fn programs(context: &Context) -> Result<()> {
+    let missing: Vec<_> = NEEDED
+        .iter()
+        .filter(|(program, _)| context.find(program).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    if !is_root()? || context.find("apt-get").is_none() {
+        let programs: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
+        bail!(
+            "the tests need {}; on Debian and Ubuntu: sudo apt-get install {}",
+            programs.join(", "),
+            packages.join(" ")
+        );
+    }
+    println!("installing {}", packages.join(" "));
+    apt(context, &["update", "-qq"])?;
+    let mut install = vec!["install", "-qq", "-y", "--no-install-recommends"];
+    install.extend(packages);
+    apt(context, &install)
+}
+
+fn apt(context: &Context, arguments: &[&str]) -> Result<()> {
+    let mut command = context.program("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    run::check(&mut command, Deadline::after(APT))
+}
+
+fn is_root() -> Result<bool> {
+    let own = fs::metadata("/proc/self").context("cannot read /proc/self")?;
+    Ok(own.uid() == 0)
+}

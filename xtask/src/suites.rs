@@ -1,0 +1,36 @@
+//! The suites of `cargo xtask test`, in the order of what they tell soonest, each with its longest time.
+//!
+//! The times hold on two busy cores from an empty target directory: the first suite then compiles the EC2 SDK.
+
+use anyhow::Result;
+
+use crate::cli::Lanes;
+use crate::context::Context;
+use crate::demo::{self, Replacements};
+use crate::setup;
+use crate::sim::{self, Core};
+use crate::steps::Step;
+
+/// Installs what the suites need, or says what is missing; then the suites.
+pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
+    setup::programs(context)?;
+    let mut steps = vec![
+        Step::cargo("cargo test", 30, &["test", "--workspace", "--no-fail-fast"]),
+        Step::new("e2e", 15, |context, deadline| {
+            demo::e2e_step(context, &Replacements::default(), deadline)
+        }),
+        Step::new("demo", 10, demo::demo_step),
+        Step::new("sim", 15, |context, deadline| {
+            sim::step(context, Core::Shipped, &["--seeds", "200"], deadline)
+        }),
+        Step::new("mutants", 10, |context, deadline| {
+            sim::step(context, Core::Mutable, &["--mutants"], deadline)
+        }),
+    ];
+    if lanes == Lanes::Slow {
+        steps.push(Step::new("sim, long", 120, |context, deadline| {
+            sim::step(context, Core::Shipped, &["--seeds", "2000", "--seed", "1000"], deadline)
+        }));
+    }
+    Ok(steps)
+}
