@@ -97,6 +97,8 @@ impl Core {
             },
         );
         self.note_lease(&lease, Some(LeaseState::Granted), "add");
+        // A plugin that dies before it wires changes nothing in the kernel: only a look tells.
+        self.kernel.want(now.boot.after(self.config.timers.sweep_grace));
         self.pool.leases.insert(waiter.key.clone(), lease);
         true
     }

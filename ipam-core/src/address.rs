@@ -47,4 +47,16 @@ impl AddressState {
             | Self::Blocked { .. } => None,
         }
     }
+
+    /// Until when it rests, if it does.
+    pub(crate) fn rests_until(&self) -> Option<BootTime> {
+        match self {
+            Self::Cooling { until, .. } => Some(*until),
+            Self::Free { .. }
+            | Self::Leased(_)
+            | Self::Releasing(_)
+            | Self::Missing { .. }
+            | Self::Blocked { .. } => None,
+        }
+    }
 }

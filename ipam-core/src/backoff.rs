@@ -28,11 +28,22 @@ impl Jitter {
     }
 }
 
+/// Who wants a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A pod in line.
+    Starving,
+    /// The warm target.
+    Refill,
+}
+
 /// Refusals in a row, and when the next try may go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Backoff {
     refusals: u32,
     pub(crate) not_before: BootTime,
+    /// The same while a pod waits; earlier only after a pause.
+    starving_not_before: BootTime,
     /// The last refusal, until a call succeeds.
     pub(crate) last: Option<Refusal>,
 }
@@ -46,12 +57,33 @@ impl Backoff {
         self.refusals = (self.refusals + 1).min(10);
         self.last = Some(refusal);
         self.not_before = now.after(jitter.up_to(limit));
+        self.starving_not_before = self.not_before;
     }
 
-    /// A pause of known length, as after a full subnet.
-    pub(crate) fn pause(&mut self, refusal: Refusal, until: BootTime) {
+    /// After a full subnet: a pause that doubles up to sixteenfold while only the warm target wants it, so that a node that
+    /// can never reach its target falls silent, and a short one while a pod waits.
+    pub(crate) fn subnet_full(&mut self, refusal: Refusal, now: BootTime, timers: &Timers, jitter: &mut Jitter) {
+        let spread = |pause: Duration, jitter: &mut Jitter| now.after(pause * 3 / 4 + jitter.up_to(pause / 2));
+        let refill = timers.subnet_retry_refill.saturating_mul(1 << self.refusals.min(4));
+        self.not_before = spread(refill, jitter);
+        self.starving_not_before = spread(timers.subnet_retry_starving, jitter).min(self.not_before);
+        self.refusals = (self.refusals + 1).min(10);
         self.last = Some(refusal);
-        self.not_before = until;
+    }
+
+    /// Ends the pause of a full subnet: another kind of call got addresses from it.
+    pub(crate) fn subnet_has_addresses(&mut self) {
+        if matches!(self.last, Some(Refusal::SubnetFull | Refusal::SubnetFragmented)) {
+            self.succeeded();
+        }
+    }
+
+    /// Earliest time of the next try, given whether a pod waits for it.
+    pub(crate) fn next_try(&self, need: Need) -> BootTime {
+        match need {
+            Need::Starving => self.starving_not_before,
+            Need::Refill => self.not_before,
+        }
     }
 
     pub(crate) fn succeeded(&mut self) {

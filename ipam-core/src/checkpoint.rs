@@ -8,7 +8,7 @@ use sha1::{Digest, Sha1};
 
 use crate::address::AddressState;
 use crate::config::CoreConfig;
-use crate::core::{Core, OpRecord, OpState};
+use crate::core::{Core, OpHistory, OpRecord, OpState};
 use crate::eni::EniPhase;
 use crate::event::{EniRole, Scope};
 use crate::ipam_file::{self, FileLease};
@@ -48,8 +48,8 @@ pub enum Restored {
     Leases,
 }
 
-/// `ipam.json` cannot be read; the text says why. Set the file aside and start without it: the kernel then tells which
-/// addresses have live pods.
+/// `ipam.json` cannot be read; the text says why. Set that file aside and start with the side file alone: the kernel then
+/// tells which addresses have live pods, and the journal is kept.
 #[derive(Debug, thiserror::Error)]
 #[error("ipam.json: {0}")]
 pub struct RestoreError(String);
@@ -70,6 +70,7 @@ impl Core {
             next_op: self.next_op,
             max_enis: self.max_enis,
             resting_elsewhere: self.resting_elsewhere.iter().map(|(a, until)| (*a, *until)).collect(),
+            look_for_half_made: self.describe.get(&Scope::OwnAvailable).is_some_and(|wish| wish.is_open()),
         };
         let side_file = side_file::encode(
             source,
@@ -87,19 +88,28 @@ impl Core {
     /// A core that goes on where the files end.
     pub fn restore(config: CoreConfig, files: &StoredFiles, now: Now) -> Result<(Self, Restored), RestoreError> {
         let mut core = Self::new(config, now);
-        let Some(ipam_json) = &files.ipam_json else {
+        let side = files.side_file.as_deref().and_then(side_file::decode);
+        if files.ipam_json.is_none() && side.is_none() {
             let half_made = now.boot.after(core.config.timers.half_made_after);
             core.wish(Scope::OwnAvailable).want(half_made);
             return Ok((core, Restored::Nothing));
+        }
+        // A side file alone still has the journal: without it a creation under way would be lost.
+        let ipam_json = files.ipam_json.as_deref().unwrap_or_default();
+        let leases = match &files.ipam_json {
+            Some(bytes) => ipam_file::decode(bytes).map_err(|error| RestoreError(error.to_string()))?,
+            None => Vec::new(),
         };
-        let leases = ipam_file::decode(ipam_json).map_err(|error| RestoreError(error.to_string()))?;
-        let side = files.side_file.as_deref().and_then(side_file::decode);
         let mut rows = Vec::new();
         let restored = match side {
             Some((file, mut state)) => {
                 let same_boot = file.boot_id == core.config.boot_id;
                 core.outbox = Outbox::starting_at(Generation(file.generation));
                 core.next_op = file.next_op;
+                if file.look_for_half_made {
+                    let half_made = now.boot.after(core.config.timers.half_made_after);
+                    core.wish(Scope::OwnAvailable).want(half_made);
+                }
                 core.max_enis = core.max_enis.min(file.max_enis.max(1));
                 let vouched = same_boot && file.fingerprint == fingerprint(ipam_json);
                 if vouched {
@@ -135,7 +145,7 @@ impl Core {
                 eni.phase = EniPhase::Attached;
             }
             if !vouched {
-                (eni.idle_since, eni.known_since) = (now, now);
+                (eni.idle_since, eni.known_since, eni.changed_at) = (now, now, now);
                 eni.addresses_mut().for_each(|(_, state)| *state = rest.clone());
             }
             self.pool.enis.insert(eni.id.clone(), eni);
@@ -160,6 +170,7 @@ impl Core {
                 OpRecord {
                     work,
                     state: OpState::Unresolved { since: now },
+                    history: OpHistory::MayHaveTakenEffect,
                 },
             );
         }

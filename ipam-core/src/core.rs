@@ -33,6 +33,14 @@ pub(crate) struct Waiter {
 pub(crate) struct OpRecord {
     pub(crate) work: Work,
     pub(crate) state: OpState,
+    pub(crate) history: OpHistory,
+}
+
+/// What a refusal proves: of a first try that nothing happened, of a repetition only that it did nothing itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OpHistory {
+    FirstTry,
+    MayHaveTakenEffect,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +60,11 @@ pub(crate) struct ViewWish {
 }
 
 impl ViewWish {
+    /// Whether a view is to come.
+    pub(crate) fn is_open(self) -> bool {
+        self.in_flight || self.wanted_at.is_some()
+    }
+
     /// Wants a view that starts at `at` or later; an earlier wish stays.
     pub(crate) fn want(&mut self, at: BootTime) {
         self.wanted_at = Some(self.wanted_at.map_or(at, |earlier| earlier.min(at)));
@@ -109,6 +122,8 @@ pub struct Core {
     pub(crate) cool_unknown: bool,
     /// ENIs that EC2 let this instance have, when it refused more than the table says.
     pub(crate) max_enis: u16,
+    /// Largest number to ask for after the subnet refused more; lifted by a success.
+    pub(crate) ask_at_most: Option<u16>,
     /// Leftovers without lease or veth that are being removed, and when to try again.
     pub(crate) clearing: BTreeMap<Ipv4Addr, BootTime>,
     pub(crate) alarm: Option<BootTime>,
@@ -157,6 +172,7 @@ impl Core {
             usage: UsagePeak::default(),
             resting_elsewhere: BTreeMap::new(),
             cool_unknown: false,
+            ask_at_most: None,
             clearing: BTreeMap::new(),
             alarm: None,
             wake: None,
@@ -223,10 +239,17 @@ impl Core {
             Event::LinkAppeared { mac } => {
                 self.links.insert(mac);
             }
-            Event::LinkGone { mac } => {
-                self.links.remove(&mac);
-            }
+            Event::LinkGone { mac } => self.link_gone(mac, now.boot),
             Event::Tick => {}
+        }
+    }
+
+    /// The device of an ENI in service went without our doing: EC2 knows why.
+    fn link_gone(&mut self, mac: MacAddress, now: BootTime) {
+        self.links.remove(&mac);
+        if self.pool.enis().any(|eni| eni.mac == mac && eni.phase.is_arriving_or_ready()) {
+            let at = now.after(self.config.timers.settle);
+            self.wish(Scope::Attached).want(at);
         }
     }
 

@@ -91,6 +91,7 @@ impl Core {
             .filter(|l| owner.is_some_and(|o| o.container_id == l.key.container_id()));
         let Some(key) = ended.map(|lease| lease.key.clone()) else {
             self.rest(address, None, now);
+            self.outbox.bump();
             return;
         };
         let lease = self

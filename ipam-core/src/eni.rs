@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, MacAddress, NetworkCard, RouteTableId, SubnetId};
+use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, MacAddress, NetworkCard, Prefix28, RouteTableId, SubnetId};
 
 use crate::address::AddressState;
 use crate::event::{EniFact, EniRole, OnTermination};
@@ -152,11 +152,15 @@ impl Eni {
 
     /// State of one address.
     pub fn address(&self, address: Ipv4Addr) -> Option<&AddressState> {
-        self.blocks.values().find_map(|block| block.get(&address))
+        let single = self.blocks.get(&Allocation::Ip(address));
+        let block = single.or_else(|| self.blocks.get(&prefix_of(address)))?;
+        block.get(&address)
     }
 
     pub(crate) fn address_mut(&mut self, address: Ipv4Addr) -> Option<&mut AddressState> {
-        self.blocks.values_mut().find_map(|block| block.get_mut(&address))
+        let single = Allocation::Ip(address);
+        let at = if self.blocks.contains_key(&single) { single } else { prefix_of(address) };
+        self.blocks.get_mut(&at)?.get_mut(&address)
     }
 
     pub(crate) fn addresses_mut(&mut self) -> impl Iterator<Item = (Ipv4Addr, &mut AddressState)> {
@@ -207,4 +211,10 @@ fn settle_or_zero(changed_at: BootTime, settle: std::time::Duration) -> std::tim
     } else {
         settle
     }
+}
+
+/// The prefix that would hold this address.
+fn prefix_of(address: Ipv4Addr) -> Allocation {
+    let net = ipnet::Ipv4Net::new(address, 28).expect("28 is a prefix length").trunc();
+    Allocation::Prefix(Prefix28::new(net).expect("a truncated /28 is a prefix"))
 }

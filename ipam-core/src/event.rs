@@ -215,6 +215,13 @@ pub enum Refusal {
     Other,
 }
 
+impl Refusal {
+    /// Whether the request was turned away unread, so that the refusal tells nothing about an earlier try.
+    pub(crate) fn says_nothing(self) -> bool {
+        matches!(self, Self::Throttled | Self::Unavailable | Self::Denied)
+    }
+}
+
 /// One dump of links, routes and rules.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KernelView {

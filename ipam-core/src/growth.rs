@@ -1,6 +1,7 @@
 //! How many addresses are missing, and the fewest calls that bring them.
 
 use crate::action::Work;
+use crate::backoff::Need;
 use crate::add::count;
 use crate::config::WarmTarget;
 use crate::core::Core;
@@ -26,13 +27,15 @@ impl Core {
             self.first_fill &= !self.seen_ec2;
             return;
         }
-        if !self.seen_ec2 || !self.growth_is_due(now) {
+        // A scarce subnet is asked one question at a time.
+        let asking = self.ask_at_most.is_some() && self.under_way() > 0;
+        if !self.seen_ec2 || asking || !self.growth_is_due(now) {
             return;
         }
         for id in self.growable() {
             let room = u32::from(self.slots_free(&self.pool.enis[&id]));
             let want = self.chunk(missing).min(room);
-            let backoff = self.backoffs.allocate.not_before;
+            let backoff = self.backoffs.allocate.next_try(self.need());
             if want == 0 || missing == 0 || !self.due(backoff, now) {
                 break;
             }
@@ -41,9 +44,12 @@ impl Core {
                 count: small(want),
             });
             missing = missing.saturating_sub(want);
+            if self.ask_at_most.is_some() {
+                return;
+            }
         }
-        while missing > 0 && self.enis_left() > 0 {
-            let backoff = self.backoffs.create.not_before;
+        while missing > 0 && self.enis_left() > 0 && self.config.node.slots_per_eni > 0 {
+            let backoff = self.backoffs.create.next_try(self.need());
             if !self.due(backoff, now) {
                 break;
             }
@@ -60,15 +66,26 @@ impl Core {
                 requested_at: wall,
             });
             missing = missing.saturating_sub(want);
+            if self.ask_at_most.is_some() {
+                return;
+            }
         }
     }
 
     /// In ENI mode an ENI is always filled: that is what the variable means.
     fn chunk(&self, missing: u32) -> u32 {
-        match self.config.target {
+        let chunk = match self.config.target {
             WarmTarget::Enis(_) => u32::from(self.config.node.slots_per_eni),
             WarmTarget::Addresses { .. } => missing,
-        }
+        };
+        let Some(limit) = self.ask_at_most else { return chunk };
+        // A scarce subnet serves those who wait first.
+        let waiting = count(self.waiting.len());
+        chunk.min(u32::from(limit)).min(if waiting > 0 { waiting } else { u32::MAX })
+    }
+
+    fn need(&self) -> Need {
+        if self.waiting.is_empty() { Need::Refill } else { Need::Starving }
     }
 
     /// Addresses that are neither there nor on their way.
@@ -149,8 +166,10 @@ impl Core {
             .values()
             .filter(|record| matches!(record.work, Work::CreateEni { .. }))
             .count();
+        // One on its way out keeps its slot at EC2 until it is deleted.
+        let there = u16::try_from(self.pool.enis.len()).unwrap_or(u16::MAX);
         self.max_enis
-            .saturating_sub(self.pool.enis_on_instance())
+            .saturating_sub(there)
             .saturating_sub(small(count(creating)))
     }
 
@@ -160,7 +179,8 @@ impl Core {
             .pool
             .enis()
             .any(|eni| eni.role != EniRole::Unmanaged && eni.phase.is_arriving_or_ready() && self.slots_free(eni) > 0);
-        match (growable, self.enis_left()) {
+        let enis_left = if self.config.node.slots_per_eni > 0 { self.enis_left() } else { 0 };
+        match (growable, enis_left) {
             (true, _) => Some(Room::OnEni),
             (false, 1..) => Some(Room::NewEni),
             (false, 0) => None,
@@ -178,7 +198,7 @@ impl Core {
             .front()
             .map(|waiter| waiter.since.after(self.config.timers.coalesce));
         // Without a permission the next try has the same end.
-        (backoff.last != Some(Refusal::Denied)).then(|| backoff.not_before.max(coalesced.unwrap_or(now)).max(now))
+        (backoff.last != Some(Refusal::Denied)).then(|| backoff.next_try(Need::Starving).max(coalesced.unwrap_or(now)).max(now))
     }
 }
 

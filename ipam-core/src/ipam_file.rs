@@ -35,6 +35,8 @@ pub(crate) enum IpamFileError {
     Field { index: usize, field: &'static str },
     #[error("allocation {index}: {source}")]
     Key { index: usize, source: KeyError },
+    #[error("allocation {index}: {key} has a lease already")]
+    Repeated { index: usize, key: IpamKey },
     #[error("address {address} is leased twice: to {first} and to {second}")]
     Duplicate {
         address: Ipv4Addr,
@@ -95,6 +97,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<FileLease>, IpamFileError> {
         let Some(lease) = decode_lease(index, entry)? else {
             continue;
         };
+        if leases.iter().any(|known: &FileLease| known.key == lease.key) {
+            return Err(IpamFileError::Repeated { index, key: lease.key });
+        }
         if let Some(first) = by_address.insert(lease.address, lease.key.clone()) {
             return Err(IpamFileError::Duplicate {
                 address: lease.address,

@@ -56,6 +56,11 @@ impl Core {
         }
         self.kernel.in_flight = false;
         self.links.clone_from(&view.macs);
+        let first = self.last_kernel.is_none();
+        if first && self.pool.enis.is_empty() && !view.signs.is_empty() {
+            // Pods were here, and no file tells which addresses they had a moment ago.
+            self.cool_unknown = true;
+        }
         self.judge_leases(&view, now);
         self.judge_addresses(&view, now);
         self.last_kernel = Some(view);
@@ -66,7 +71,7 @@ impl Core {
             .pool
             .leases
             .values()
-            .filter(|lease| lease.state != LeaseState::Draining && lease.since < view.started_at)
+            .filter(|lease| lease.state != LeaseState::Draining && lease.since <= view.started_at)
             .map(|lease| (lease.key.clone(), self.sandbox(lease, view)))
             .collect();
         for (key, sandbox) in judged {
@@ -130,44 +135,55 @@ impl Core {
     /// Addresses that show life although no lease holds them are not granted: a live pod keeps them, leftovers are removed.
     fn judge_addresses(&mut self, view: &KernelView, now: BootTime) {
         let until = now.after(self.config.timers.hold());
-        let mut unexplained = Vec::new();
+        let (mut unexplained, mut changed) = (Vec::new(), false);
         for (address, state) in self.pool.enis.values_mut().flat_map(crate::eni::Eni::addresses_mut) {
             let signs = view.signs.get(&address);
             match state {
-                AddressState::Free { since } | AddressState::Cooling { since, .. } if view.started_at > *since => {
+                // Life on a free address counts even in a dump that began before the address was found.
+                AddressState::Free { .. } => {
                     if let Some(signs) = signs {
                         *state = AddressState::Blocked { since: now };
+                        changed = true;
+                        unexplained.push((address, signs.clone()));
+                    }
+                }
+                AddressState::Cooling { since, .. } if view.started_at >= *since => {
+                    if let Some(signs) = signs {
+                        *state = AddressState::Blocked { since: now };
+                        changed = true;
                         unexplained.push((address, signs.clone()));
                     }
                 }
                 AddressState::Blocked { since } if view.started_at > *since && signs.is_none() => {
                     *state = AddressState::Cooling { since: now, until };
+                    changed = true;
                 }
                 AddressState::Blocked { .. } => unexplained.extend(signs.map(|signs| (address, signs.clone()))),
-                AddressState::Free { .. }
-                | AddressState::Cooling { .. }
+                AddressState::Cooling { .. }
                 | AddressState::Leased(_)
                 | AddressState::Releasing(_)
                 | AddressState::Missing { .. } => {}
             }
         }
+        if changed {
+            self.outbox.bump();
+        }
         for (address, signs) in unexplained {
-            self.unexplained_life(address, &signs, view, now);
+            self.unexplained_life(address, &signs, view);
         }
     }
 
-    fn unexplained_life(&mut self, address: Ipv4Addr, signs: &Signs, view: &KernelView, now: BootTime) {
+    fn unexplained_life(&mut self, address: Ipv4Addr, signs: &Signs, view: &KernelView) {
         let alive = signs
             .route_device
             .as_ref()
             .is_some_and(|device| view.veths.contains_key(device));
         self.outbox.note(Note::UnexplainedLife { address });
         if alive {
-            // A pod that the file does not know: it keeps its address. Look again, it may end.
-            self.kernel.want(now.after(self.config.timers.sweep_gap));
-        } else {
-            self.clearing.entry(address).or_default();
+            // A pod that the file does not know: it keeps its address. Its end will change the kernel, and so be seen.
+            return;
         }
+        self.clearing.entry(address).or_default();
     }
 
     /// Age of a lease granted at `granted_at`, by the wall clock; zero if that lies ahead.

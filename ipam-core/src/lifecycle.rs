@@ -123,7 +123,9 @@ impl Core {
         for allocation in &fact.allocations {
             eni.add(*allocation, &self.fresh(*allocation, now));
         }
+        self.take_from_others(&fact.id, fact.allocations.iter());
         self.pool.enis.insert(fact.id.clone(), eni);
+        self.rehome_leases();
         self.note_eni(&fact.id, "created");
     }
 
@@ -197,6 +199,7 @@ impl Core {
     }
 
     pub(crate) fn addresses_allocated(&mut self, id: &EniId, allocations: &[Allocation], now: BootTime) {
+        self.take_from_others(id, allocations.iter());
         for allocation in allocations {
             let state = self.fresh(*allocation, now);
             if let Some(eni) = self.pool.enis.get_mut(id) {
@@ -204,6 +207,7 @@ impl Core {
                 eni.refusals = 0;
             }
         }
+        self.rehome_leases();
     }
 
     pub(crate) fn addresses_released(&mut self, id: &EniId, allocations: &BTreeSet<Allocation>) {
@@ -215,12 +219,19 @@ impl Core {
     /// A release did not happen: the addresses are ours as before.
     pub(crate) fn addresses_kept(&mut self, id: &EniId, allocations: &BTreeSet<Allocation>, now: BootTime) {
         if let Some(eni) = self.pool.enis.get_mut(id) {
-            eni.mark(allocations, &AddressState::Free { since: now });
+            let releasing = |state: &&mut AddressState| matches!(state, AddressState::Releasing(_));
+            let blocks = eni.blocks.iter_mut().filter(|(allocation, _)| allocations.contains(allocation));
+            let states = blocks.flat_map(|(_, block)| block.values_mut());
+            states.filter(releasing).for_each(|state| *state = AddressState::Free { since: now });
         }
     }
 
     /// State of an address that EC2 gave us this moment. It may have had a pod on another ENI of this node a moment ago.
     pub(crate) fn fresh(&self, allocation: Allocation, now: BootTime) -> AddressState {
+        let shows_life = |address| self.last_kernel.as_ref().is_some_and(|view| view.signs.contains_key(&address));
+        if allocation.addresses().any(shows_life) {
+            return AddressState::Blocked { since: now };
+        }
         let rest = allocation
             .addresses()
             .filter_map(|address| self.resting_elsewhere.get(&address))

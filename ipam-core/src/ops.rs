@@ -8,7 +8,7 @@ use vpc_types::EniId;
 
 use crate::action::{Action, Note, Work};
 use crate::backoff::Backoff;
-use crate::core::{Backoffs, Core, OpRecord, OpState};
+use crate::core::{Backoffs, Core, OpHistory, OpRecord, OpState};
 use crate::event::{Applied, OpOutcome, Refusal, Scope};
 use crate::{BootTime, Now, OpId};
 
@@ -110,6 +110,7 @@ impl Core {
             OpRecord {
                 work: work.clone(),
                 state: OpState::InFlight,
+                history: OpHistory::FirstTry,
             },
         );
         let after = if work.is_ec2() {
@@ -123,13 +124,13 @@ impl Core {
 
     /// A kernel change needs no journal, but the end of a lease must be on file before its state is removed.
     fn gate_of(&self, work: &Work) -> crate::Generation {
-        let Work::ClearPodState {
-            address,
-            owner: Some(_),
-        } = work
-        else {
+        let Work::ClearPodState { address, owner } = work else {
             return crate::Generation::default();
         };
+        if owner.is_none() {
+            // That the address was not free must be on file before nothing in the kernel shows it any more.
+            return self.outbox.generation();
+        }
         let lease = self.pool.leases.values().find(|lease| lease.address == *address);
         lease.map_or_else(Default::default, |lease| lease.generation)
     }
@@ -140,6 +141,7 @@ impl Core {
         match outcome {
             OpOutcome::Unknown => {
                 record.state = OpState::Unresolved { since: now.boot };
+                record.history = OpHistory::MayHaveTakenEffect;
                 self.outbox.note(Note::OpUnknown { op, kind: work.kind() });
                 if !work.is_repeatable() {
                     let at = now.boot.after(self.config.timers.settle);
@@ -151,7 +153,22 @@ impl Core {
                 if let Some(backoff) = self.backoffs.of(&work) {
                     backoff.succeeded();
                 }
+                if matches!(work, Work::CreateEni { .. } | Work::AllocateAddresses { .. }) {
+                    self.ask_at_most = None;
+                    self.backoffs.allocate.subnet_has_addresses();
+                    self.backoffs.create.subnet_has_addresses();
+                }
                 self.applied(&work, applied, now);
+            }
+            OpOutcome::Refused(refusal)
+                if record.history == OpHistory::MayHaveTakenEffect && work.is_repeatable() && refusal.says_nothing() =>
+            {
+                record.state = OpState::Unresolved { since: now.boot };
+                let kind = work.kind();
+                self.outbox.note(Note::OpRefused { op, kind, refusal });
+                if let Some(backoff) = self.backoffs.of(&work) {
+                    backoff.refused(refusal, now.boot, &self.config.timers, &mut self.jitter);
+                }
             }
             OpOutcome::Refused(refusal) => {
                 self.end(op, &work, now.boot);
@@ -209,9 +226,10 @@ impl Core {
         }
         match (work, refusal) {
             (Work::ClearPodState { address, .. }, _) => self.not_cleared(*address, now),
-            (Work::DeleteEni { eni }, Refusal::Gone) => self.eni_deleted(eni),
+            // EC2 may not know an ENI yet that it has just made.
+            (Work::DeleteEni { eni }, Refusal::Gone) if self.is_settled_in(eni, now) => self.eni_deleted(eni),
             (Work::Detach { eni, .. }, Refusal::Gone | Refusal::Conflict) => self.eni_detached(eni, now),
-            (_, Refusal::SubnetFull | Refusal::SubnetFragmented) => self.subnet_full(refusal, now),
+            (_, Refusal::SubnetFull | Refusal::SubnetFragmented) => self.subnet_full(work, refusal, now),
             // The first try was made with other parameters: whatever it created is found by its tag.
             (Work::CreateEni { .. }, Refusal::Conflict) => {
                 let at = now.after(self.config.timers.half_made_age);
@@ -231,6 +249,11 @@ impl Core {
         }
     }
 
+    fn is_settled_in(&self, id: &EniId, now: BootTime) -> bool {
+        let settle = self.config.timers.settle;
+        self.pool.enis.get(id).is_none_or(|eni| now.since(eni.known_since) > settle)
+    }
+
     /// A refusal that concerns one ENI alone: pause that ENI, and look at it if EC2 knows more than we do.
     fn hold_eni(&mut self, work: &Work, now: BootTime) {
         let timers = self.config.timers;
@@ -243,17 +266,25 @@ impl Core {
         }
     }
 
-    /// A full subnet stops growth of both kinds; a starving node looks again sooner.
-    fn subnet_full(&mut self, refusal: Refusal, now: BootTime) {
+    /// A full subnet stops growth of both kinds for a while; the next try asks for less, it may be had.
+    fn subnet_full(&mut self, work: &Work, refusal: Refusal, now: BootTime) {
         let timers = &self.config.timers;
-        let pause = if self.waiting.is_empty() {
-            timers.subnet_retry_refill
-        } else {
-            timers.subnet_retry_starving
+        for backoff in [&mut self.backoffs.allocate, &mut self.backoffs.create] {
+            backoff.subnet_full(refusal, now, timers, &mut self.jitter);
+        }
+        let asked = match work {
+            Work::AllocateAddresses { count, .. } => *count,
+            Work::CreateEni { addresses, .. } => *addresses,
+            Work::Attach { .. }
+            | Work::DeleteOnTermination { .. }
+            | Work::ReleaseAddresses { .. }
+            | Work::Detach { .. }
+            | Work::DeleteEni { .. }
+            | Work::SetupEni { .. }
+            | Work::TeardownEni { .. }
+            | Work::ClearPodState { .. } => return,
         };
-        let until = now.after(pause * 3 / 4 + self.jitter.up_to(pause / 2));
-        self.backoffs.allocate.pause(refusal, until);
-        self.backoffs.create.pause(refusal, until);
+        self.ask_at_most = Some((asked / 2).max(1));
     }
 
     /// Repeats operations of unknown outcome that are safe to repeat, with the waiting rule of their kind.

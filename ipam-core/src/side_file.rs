@@ -32,6 +32,9 @@ pub(crate) struct SideFile {
     enis: Vec<EniRow>,
     leases: Vec<StoredLease>,
     resting_elsewhere: Vec<(Ipv4Addr, u64)>,
+    /// Whether a look for detached ENIs of ours was still to come.
+    #[serde(default)]
+    pub(crate) look_for_half_made: bool,
     journal: Vec<OpRow>,
 }
 
@@ -51,8 +54,11 @@ struct EniRow {
     /// Address, since, until: milliseconds since boot.
     cooling: Vec<(Ipv4Addr, u64, u64)>,
     missing: Vec<Ipv4Addr>,
+    /// Addresses that showed life without a lease: they rest once that is over.
+    blocked: Vec<Ipv4Addr>,
     idle_since: u64,
     known_since: u64,
+    changed_at: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -116,6 +122,7 @@ pub(crate) struct SideSource<'a> {
     pub(crate) next_op: u64,
     pub(crate) max_enis: u16,
     pub(crate) resting_elsewhere: Vec<(Ipv4Addr, BootTime)>,
+    pub(crate) look_for_half_made: bool,
 }
 
 pub(crate) fn encode<'a>(
@@ -138,6 +145,7 @@ pub(crate) fn encode<'a>(
             .into_iter()
             .map(|(a, until)| (a, millis(until)))
             .collect(),
+        look_for_half_made: source.look_for_half_made,
         journal: ops
             .filter(|(_, record)| record.work.is_ec2())
             .map(|(op, record)| op_row(*op, &record.work))
@@ -157,6 +165,8 @@ fn eni_row(eni: &Eni) -> EniRow {
     };
     let missing =
         |(address, state): (Ipv4Addr, &AddressState)| matches!(state, AddressState::Missing { .. }).then_some(address);
+    let blocked =
+        |(address, state): (Ipv4Addr, &AddressState)| matches!(state, AddressState::Blocked { .. }).then_some(address);
     EniRow {
         id: eni.id.to_string(),
         mac: eni.mac.to_string(),
@@ -171,8 +181,10 @@ fn eni_row(eni: &Eni) -> EniRow {
         allocations: eni.allocations().map(|allocation| allocation.to_string()).collect(),
         cooling: eni.addresses().filter_map(cooling).collect(),
         missing: eni.addresses().filter_map(missing).collect(),
+        blocked: eni.addresses().filter_map(blocked).collect(),
         idle_since: millis(eni.idle_since),
         known_since: millis(eni.known_since),
+        changed_at: millis(eni.changed_at),
     }
 }
 
@@ -293,7 +305,7 @@ fn parse_eni(row: &EniRow) -> Option<Eni> {
         },
         phase: EniPhase::parse(&row.phase)?,
         known_since: boot(row.known_since),
-        changed_at: BootTime::default(),
+        changed_at: boot(row.changed_at),
         idle_since: boot(row.idle_since),
         missing_since: None,
         ec2_op: None,
@@ -318,6 +330,11 @@ fn parse_eni(row: &EniRow) -> Option<Eni> {
     }
     for address in &row.missing {
         *eni.address_mut(*address)? = AddressState::Missing {
+            since: BootTime::default(),
+        };
+    }
+    for address in &row.blocked {
+        *eni.address_mut(*address)? = AddressState::Blocked {
             since: BootTime::default(),
         };
     }

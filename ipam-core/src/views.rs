@@ -4,10 +4,10 @@
 //! resolve an unknown outcome; to take something away it needs a second view that agrees, and leases are never taken
 //! away at all: they become orphans until their address shows again or their pod goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use vpc_types::{EniId, IpamKey};
+use vpc_types::{Allocation, EniId, IpamKey};
 
 use crate::action::{Action, Work};
 use crate::address::AddressState;
@@ -63,6 +63,7 @@ impl Core {
             return;
         }
         self.resolve_unknown(view, now.boot);
+        let view = &self.without_stale_addresses(view);
         for fact in &view.enis {
             match self.pool.enis.get(&fact.id) {
                 None => self.adopt(fact, now.boot),
@@ -81,11 +82,40 @@ impl Core {
         for id in unseen {
             self.not_shown(&id, now.boot);
         }
-        self.adopt_orphans();
-        self.orphan_homeless();
+        self.rehome_leases();
         self.seen_ec2 = true;
         self.cool_unknown = false;
         self.outbox.bump();
+    }
+
+    /// An address is on one ENI at a time. Where the view shows one of ours elsewhere, it has moved if the view is newer
+    /// than our last change of its former ENI; otherwise the view is older than the move.
+    fn without_stale_addresses(&mut self, view: &Ec2View) -> Ec2View {
+        let settle = self.config.timers.settle;
+        let mut view = view.clone();
+        for fact in &mut view.enis {
+            let mut stale = BTreeSet::new();
+            for allocation in &fact.allocations {
+                let other = |eni: &&Eni| eni.id != fact.id && eni.blocks.contains_key(allocation);
+                if self.pool.enis().find(other).is_some_and(|eni| !eni.settled(view.started_at, settle)) {
+                    stale.insert(*allocation);
+                }
+            }
+            fact.allocations.retain(|allocation| !stale.contains(allocation));
+            let shown = fact.allocations.clone();
+            self.take_from_others(&fact.id, shown.iter());
+        }
+        view
+    }
+
+    /// EC2 says that these are on this ENI, so they are on no other.
+    pub(crate) fn take_from_others<'a>(&mut self, id: &EniId, allocations: impl Iterator<Item = &'a Allocation>) {
+        for allocation in allocations {
+            for eni in self.pool.enis.values_mut().filter(|eni| eni.id != *id) {
+                let gone = eni.blocks.remove(allocation).into_iter().flatten();
+                self.resting_elsewhere.extend(gone.filter_map(|(address, state)| Some((address, state.rests_until()?))));
+            }
+        }
     }
 
     /// An ENI on this instance that we did not know.
@@ -110,7 +140,7 @@ impl Core {
     }
 
     /// State of an address that a view shows and we did not know.
-    fn found(&self, allocation: vpc_types::Allocation, now: BootTime) -> AddressState {
+    fn found(&self, allocation: Allocation, now: BootTime) -> AddressState {
         let state = self.fresh(allocation, now);
         if self.cool_unknown && matches!(state, AddressState::Free { .. }) {
             return AddressState::Cooling {
@@ -151,6 +181,8 @@ impl Core {
     /// What is no longer shown goes missing, and is forgotten when a second view agrees; what is shown again comes back.
     fn compare_addresses(&mut self, fact: &EniFact, now: BootTime) {
         let timers = self.config.timers;
+        let states: BTreeMap<Allocation, AddressState> =
+            fact.allocations.iter().map(|allocation| (*allocation, self.fresh(*allocation, now))).collect();
         let eni = self
             .pool
             .enis
@@ -159,10 +191,11 @@ impl Core {
         let mut look_again = false;
         eni.blocks.retain(|allocation, block| {
             let shown = fact.allocations.contains(allocation);
-            for state in block.values_mut() {
+            for (address, state) in block.iter_mut() {
                 if shown && matches!(state, AddressState::Missing { .. }) {
-                    *state = AddressState::Free { since: now };
+                    *state = states[allocation].clone();
                 } else if !shown && matches!(state, AddressState::Free { .. } | AddressState::Cooling { .. }) {
+                    self.resting_elsewhere.extend(state.rests_until().map(|until| (*address, until)));
                     *state = AddressState::Missing { since: now };
                 }
             }
@@ -195,9 +228,17 @@ impl Core {
         if now.since(since) >= timers.confirm_gap {
             self.pool.enis.remove(id);
             self.note_eni(id, "forgotten");
+            // Somebody may have detached it only: then it is left behind, with our tag.
+            self.wish(Scope::OwnAvailable).want(now.after(timers.confirm_gap));
         } else {
             self.wish(Scope::Attached).want(since.after(timers.confirm_gap));
         }
+    }
+
+    /// Leases and addresses agree again after addresses came, went or moved.
+    pub(crate) fn rehome_leases(&mut self) {
+        self.adopt_orphans();
+        self.orphan_homeless();
     }
 
     /// Leases whose address is on an ENI again.

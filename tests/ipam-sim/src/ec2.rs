@@ -46,6 +46,11 @@ impl World {
     pub(crate) fn send_work(&mut self, op: OpId, work: Work) {
         self.ec2_calls += 1;
         self.check_work(&work);
+        if let Work::CreateEni { token, .. } = &work
+            && !self.tokens.insert(token.clone())
+        {
+            self.coverage.hit("repeat", "CreateEni");
+        }
         let life = self.life;
         let way = self.pace.millis(5, 40);
         if let Some(refusal) = self.early_refusal() {

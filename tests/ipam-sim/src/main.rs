@@ -79,7 +79,7 @@ fn report_failure(plan: &Plan, failure: &Failure, count: u32) {
     }
     let (small, shown) = shrink(plan, failure);
     let off: Vec<&str> = small.off.iter().map(|fault| fault.as_str()).collect();
-    for line in shown.log.iter().rev().take(40).rev() {
+    for line in shown.log.iter().rev().take(100000).rev() {
         say(&format!("    {line}"));
     }
     say(&format!("  again: ipam-sim --seeds 1 --seed {} --steps {} --off {}", small.seed, small.steps, off.join(",")));

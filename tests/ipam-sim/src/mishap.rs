@@ -80,6 +80,7 @@ impl World {
         self.life.0 += 1;
         self.alarm = None;
         self.boots += 1;
+        self.memory_lost_at = Some(self.now);
         self.booted_at = self.now;
         self.disk = StoredFiles::default();
         self.open_requests.clear();
@@ -98,6 +99,7 @@ impl World {
     pub(crate) fn damage_files(&mut self) {
         if self.disk.side_file.is_some() && self.strikes(Fault::SideFileLost) {
             self.disk.side_file = None;
+            self.memory_lost_at = Some(self.now);
         }
         if self.disk.ipam_json.is_some() && self.strikes(Fault::FilesDamaged) {
             self.disk.ipam_json = Some(b"{\"version\":".to_vec());

@@ -150,15 +150,15 @@ impl World {
         let Some(sandbox) = self.sandboxes.get(&plugin.key) else { return self.kill_plugin(pid) };
         let (veth, netns) = (sandbox.veth.clone(), sandbox.netns);
         let container = plugin.key.container_id();
-        if self.now >= plugin.deadline {
-            self.coverage.hit("plugin", "expired-before-wiring");
-            return self.undo(pid, plugin);
-        }
         if self.kernel.veths.values().any(|alias| alias == container) {
             // A repeat for a sandbox that is wired already: an error that touches nothing.
             self.coverage.hit("plugin", "touched-nothing");
             self.kill_plugin(pid);
             return;
+        }
+        if self.now >= plugin.deadline {
+            self.coverage.hit("plugin", "expired-before-wiring");
+            return self.undo(pid, plugin);
         }
         if netns == Netns::Dead {
             return self.undo(pid, plugin);

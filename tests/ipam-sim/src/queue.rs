@@ -44,8 +44,6 @@ pub(crate) enum Happening {
     Runtime { key: IpamKey, chore: Chore },
     /// The daemon starts.
     Start,
-    /// Something of EC2's own making is due.
-    Ec2Moves,
     /// Users do something.
     Users,
     /// Bad luck.

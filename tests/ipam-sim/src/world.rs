@@ -19,7 +19,7 @@ use crate::scenario::{Fault, Scenario};
 /// Wall-clock time at the start of a run: any moment of this century.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 /// Happenings kept for the report of a violation.
-const LOG_LEN: usize = 60;
+const LOG_LEN: usize = 100_000;
 
 /// Whether things still go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +73,10 @@ pub(crate) struct World {
     pub(crate) foreign: BTreeSet<Ipv4Addr>,
     pub(crate) foreign_edits: u32,
     pub(crate) foreign_enis: BTreeSet<EniId>,
+    /// When the daemon last lost a file that it could not do without.
+    pub(crate) memory_lost_at: Option<Duration>,
+    /// Tokens of creations that were asked for.
+    pub(crate) tokens: BTreeSet<String>,
     pub(crate) ec2_calls: u64,
     pub(crate) core_events: u64,
     pub(crate) coverage: Coverage,
@@ -137,6 +141,8 @@ impl World {
             foreign: BTreeSet::new(),
             foreign_edits: 0,
             foreign_enis: BTreeSet::new(),
+            memory_lost_at: None,
+            tokens: BTreeSet::new(),
             ec2_calls: 0,
             core_events: 0,
             coverage: Coverage::default(),
@@ -212,7 +218,7 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Deliver { life, event } if life == self.life => self.deliver(event),
-            Happening::Deliver { .. } | Happening::Ec2Moves => {}
+            Happening::Deliver { .. } => {}
             Happening::Ec2Work { life, op, work, answered } => self.ec2_work(life, op, &work, answered),
             Happening::Ec2Describe { life, scope, started_at } => self.ec2_describe(life, scope, started_at),
             Happening::KernelWork { life, op, work } if life == self.life => self.kernel_work(op, &work),
