@@ -110,9 +110,11 @@ fn exec_and_ctl_reach_a_running_vpc() {
         assert!(text(&seen.stdout).contains("10.0.1.10"), "{seen:?}");
         let status = up.command(&["exec", "node-2", "--", "sh", "-c", "exit 7"]).status;
         assert_eq!(status.code(), Some(7));
+        let seen = up.command(&["exec", "internet", "--", "cat", "/proc/net/fib_trie"]);
+        assert!(text(&seen.stdout).contains("203.0.113.10"), "{seen:?}");
         let refused = up.command(&["exec", "node-9", "--", "true"]);
         assert!(
-            text(&refused.stderr).contains("there is no node \"node-9\""),
+            text(&refused.stderr).contains("there is no node or internet host \"node-9\""),
             "{refused:?}"
         );
         let state: Value = serde_json::from_slice(&up.command(&["ctl", "state"]).stdout).unwrap();

@@ -16,7 +16,7 @@ use super::StateDir;
 pub(super) struct Options {
     #[command(flatten)]
     instance: StateDir,
-    /// Name of a node, or `fabric`
+    /// Name of a node or internet host, or `fabric`
     node: String,
     /// The command and its arguments
     #[arg(last = true, required = true)]

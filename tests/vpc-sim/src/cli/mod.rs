@@ -32,7 +32,7 @@ enum Command {
     /// When everything answers, one line of JSON on stdout says where things are. Needs no root; as root it needs no
     /// user namespace. However it ends, nothing is left behind.
     Up(up::Options),
-    /// Run a command in a node of a running VPC (or in `fabric`, the network between them).
+    /// Run a command in a node or internet host of a running VPC, or in `fabric`, the network between them.
     Exec(exec::Options),
     /// Look into a running VPC, or make things go wrong in it. Prints JSON.
     Ctl {

@@ -99,7 +99,7 @@ fn ready(config: &Config, vpc: &Vpc, mut facts: Value) -> Value {
             let outside = vpc.node(&node.name)?.outside(std::path::Path::new("/run"));
             Some(json!({
                 "name": node.name, "instance": instance.as_str(), "type": node.instance_type, "address": address,
-                "pid": vpc.handle().node_pid(&node.name), "run_dir": outside,
+                "pid": vpc.handle().thread_in(&node.name), "run_dir": outside,
             }))
         })
         .collect();

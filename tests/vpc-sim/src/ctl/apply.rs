@@ -36,7 +36,7 @@ pub(super) enum ApplyError {
     Factor,
     #[error("only the API runs here, without a data plane")]
     NoDataPlane,
-    #[error("there is no node {0:?}")]
+    #[error("there is no node or internet host {0:?}")]
     Node(String),
     #[error("the fabric cannot be asked: {0}")]
     Fabric(String),
@@ -203,7 +203,7 @@ fn address(target: &Target, node: &str) -> Result<Value, ApplyError> {
     let vpc = target.vpc.as_ref().ok_or(ApplyError::NoDataPlane)?;
     let pid = match node {
         "fabric" => None,
-        name => Some(vpc.node_pid(name).ok_or_else(|| ApplyError::Node(name.to_owned()))?),
+        name => Some(vpc.thread_in(name).ok_or_else(|| ApplyError::Node(name.to_owned()))?),
     };
     Ok(json!({"host_init_pid": vpc.host_init_pid(), "node_pid": pid}))
 }

@@ -35,9 +35,9 @@ pub enum Request {
     },
     /// Show the packets that the fabric dropped, by ENI, reason and addresses.
     Drops,
-    /// Show how to enter a node, or `fabric`.
+    /// Show how to enter a node, an internet host, or `fabric`.
     Address {
-        /// Name of the node.
+        /// Its name.
         node: String,
     },
     /// Make the next calls of an action go wrong.

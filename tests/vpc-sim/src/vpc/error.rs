@@ -2,7 +2,7 @@
 
 use std::net::SocketAddrV4;
 
-use vpc_fabric::{FabricError, HostError, NodeError};
+use vpc_fabric::{FabricError, HostError, NodeError, PlaceError};
 use vpc_types::EniId;
 
 use crate::config::ConfigError;
@@ -24,6 +24,15 @@ pub enum VpcError {
         /// Why.
         #[source]
         source: Box<NodeError>,
+    },
+    /// An internet host cannot be entered.
+    #[error("cannot enter internet host {host}")]
+    InternetHost {
+        /// Which.
+        host: String,
+        /// Why.
+        #[source]
+        source: PlaceError,
     },
     /// The fabric refused a change.
     #[error("the fabric cannot {operation} {eni}")]

@@ -6,6 +6,7 @@
 //! Called by `vpc-sim up`, the demo and the end-to-end tests.
 
 mod error;
+mod outpost;
 mod plane;
 mod serve;
 
@@ -21,6 +22,7 @@ pub use error::VpcError;
 
 use crate::Simulator;
 use crate::config::{Built, Config};
+use outpost::Outpost;
 use plane::Plane;
 use serve::Servers;
 
@@ -51,6 +53,7 @@ struct Inner {
     simulator: Simulator,
     host_init_pid: i32,
     nodes: BTreeMap<String, VpcNode>,
+    outposts: BTreeMap<String, Outpost>,
     fabric: Mutex<Fabric>,
     errors: Mutex<VecDeque<String>>,
 }
@@ -77,11 +80,13 @@ impl Vpc {
         let fabric =
             Fabric::create(&fabric_config(config, &built)).map_err(|source| VpcError::Fabric(Box::new(source)))?;
         let nodes = create_nodes(config, &built)?;
+        let outposts = create_outposts(config, &fabric)?;
         let simulator = Simulator::new(built.model, built.imds);
         let handle = VpcHandle(Arc::new(Inner {
             simulator,
             host_init_pid: sandbox.host_init_pid().as_raw(),
             nodes,
+            outposts,
             fabric: Mutex::new(fabric),
             errors: Mutex::default(),
         }));
@@ -141,9 +146,10 @@ impl VpcHandle {
         self.0.nodes.get(node).map(|entry| &entry.instance)
     }
 
-    /// For `exec`: a thread of the node, as the sandbox sees it.
-    pub fn node_pid(&self, node: &str) -> Option<i32> {
-        self.0.nodes.get(node).map(|entry| entry.node.pid().as_raw())
+    /// For `exec`: a thread of the node or internet host, as the sandbox sees it.
+    pub fn thread_in(&self, name: &str) -> Option<i32> {
+        let node = self.0.nodes.get(name).map(|entry| entry.node.pid().as_raw());
+        node.or_else(|| self.0.outposts.get(name).map(Outpost::tid))
     }
 
     /// For `exec`: the sandbox's init, as processes outside see it.
@@ -242,4 +248,22 @@ fn create_nodes(config: &Config, built: &Built) -> Result<BTreeMap<String, VpcNo
         nodes.insert(node.name.clone(), entry);
     }
     Ok(nodes)
+}
+
+fn create_outposts(config: &Config, fabric: &Fabric) -> Result<BTreeMap<String, Outpost>, VpcError> {
+    let mut outposts = BTreeMap::new();
+    for host in &config.internet {
+        let Some(netns) = fabric.internet_host(&host.name) else {
+            continue;
+        };
+        let failed = |source| VpcError::InternetHost {
+            host: host.name.clone(),
+            source,
+        };
+        outposts.insert(
+            host.name.clone(),
+            Outpost::start(&host.name, netns.clone()).map_err(failed)?,
+        );
+    }
+    Ok(outposts)
 }
