@@ -1,0 +1,2 @@
+//! `vpc-e2e`: the end-to-end suite.
+fn main() {}

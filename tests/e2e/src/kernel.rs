@@ -1,0 +1,121 @@
+//! What a node's kernel holds, for before-and-after comparisons.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use netlink::RouteSocket;
+use netlink::packet::link::{LinkAttribute, LinkMessage};
+use netlink::packet::route::{RouteAttribute, RouteMessage};
+use netlink::packet::rule::{RuleAttribute, RuleMessage};
+use netlink::packet::{AddressFamily, RouteNetlinkMessage};
+use vpc_fabric::Node;
+
+/// Rules, routes and devices as lines of text; equal states have equal lines.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KernelState {
+    /// Policy rules.
+    pub rules: BTreeSet<String>,
+    /// Routes of all tables but local.
+    pub routes: BTreeSet<String>,
+    /// Names of devices.
+    pub links: BTreeSet<String>,
+}
+
+impl KernelState {
+    /// Looks in a node.
+    pub fn of(node: &Node) -> Result<Self> {
+        node.run(look).context("cannot look into the node")?
+    }
+
+    /// Names of host veths of pods.
+    pub fn host_veths(&self) -> impl Iterator<Item = &String> {
+        self.links.iter().filter(|name| name.starts_with("eni"))
+    }
+
+    /// Lines that are only here, and lines that are only in `other`.
+    pub fn difference(&self, other: &Self) -> String {
+        let sets = [
+            (&self.rules, &other.rules),
+            (&self.routes, &other.routes),
+            (&self.links, &other.links),
+        ];
+        let mut lines = Vec::new();
+        for (ours, theirs) in sets {
+            lines.extend(ours.difference(theirs).map(|line| format!("+ {line}")));
+            lines.extend(theirs.difference(ours).map(|line| format!("- {line}")));
+        }
+        lines.join("\n")
+    }
+}
+
+fn look() -> Result<KernelState> {
+    let mut socket = RouteSocket::open()?;
+    let mut rule = RuleMessage::default();
+    rule.header.family = AddressFamily::Inet;
+    let mut route = RouteMessage::default();
+    route.header.address_family = AddressFamily::Inet;
+    let rules = socket.dump("rules", &RouteNetlinkMessage::GetRule(rule))?;
+    let routes = socket.dump("routes", &RouteNetlinkMessage::GetRoute(route))?;
+    let links = socket.dump("links", &RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+    Ok(KernelState {
+        rules: rules.iter().filter_map(rule_line).collect(),
+        routes: routes.iter().filter_map(route_line).collect(),
+        links: links.iter().filter_map(link_name).collect(),
+    })
+}
+
+fn rule_line(message: &RouteNetlinkMessage) -> Option<String> {
+    let RouteNetlinkMessage::NewRule(rule) = message else {
+        return None;
+    };
+    let (mut priority, mut table) = (0, u32::from(rule.header.table));
+    let (mut from, mut to, mut mark) = ("all".to_owned(), String::new(), String::new());
+    for attribute in &rule.attributes {
+        match attribute {
+            RuleAttribute::Priority(number) => priority = *number,
+            RuleAttribute::Table(number) => table = *number,
+            RuleAttribute::Source(address) => from = prefix(*address, rule.header.src_len),
+            RuleAttribute::Destination(address) => to = format!(" to {}", prefix(*address, rule.header.dst_len)),
+            RuleAttribute::FwMark(number) => mark = format!(" fwmark {number:#x}"),
+            _ => {}
+        }
+    }
+    Some(format!("rule {priority}: from {from}{to}{mark} lookup {table}"))
+}
+
+fn prefix(address: IpAddr, len: u8) -> String {
+    format!("{address}/{len}")
+}
+
+/// Table local is the kernel's own.
+fn route_line(message: &RouteNetlinkMessage) -> Option<String> {
+    const LOCAL: u32 = 255;
+    let RouteNetlinkMessage::NewRoute(route) = message else {
+        return None;
+    };
+    let mut table = u32::from(route.header.table);
+    let (mut destination, mut gateway, mut device) = ("default".to_owned(), String::new(), 0);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Destination(address) => {
+                destination = format!("{address:?}/{}", route.header.destination_prefix_length);
+            }
+            RouteAttribute::Gateway(address) => gateway = format!(" via {address:?}"),
+            RouteAttribute::Oif(index) => device = *index,
+            _ => {}
+        }
+    }
+    (table != LOCAL).then(|| format!("route table {table}: {destination}{gateway} dev #{device}"))
+}
+
+fn link_name(message: &RouteNetlinkMessage) -> Option<String> {
+    let RouteNetlinkMessage::NewLink(link) = message else {
+        return None;
+    };
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })
+}
