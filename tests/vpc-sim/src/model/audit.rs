@@ -14,6 +14,7 @@ impl Model {
         let mut wrong = Vec::new();
         audit_addresses(&self.world, &mut wrong);
         audit_attachments(&self.world, &mut wrong);
+        audit_index(&self.world, &mut wrong);
         wrong
     }
 }
@@ -91,6 +92,28 @@ fn audit_attachments(world: &World, wrong: &mut Vec<String>) {
                 instance.enis.len(),
                 slots.len()
             ));
+        }
+    }
+}
+
+/// Whoever looks for ENIs by instance finds all that any viewer may see there.
+fn audit_index(world: &World, wrong: &mut Vec<String>) {
+    for (eni, history) in &world.enis {
+        for instance in history.instances() {
+            if !world.seen_on.get(&instance).is_some_and(|seen| seen.contains(eni)) {
+                wrong.push(format!("{eni} is not found on {instance}"));
+            }
+        }
+    }
+    for (instance, seen) in &world.seen_on {
+        let stale = |eni: &&EniId| {
+            world
+                .enis
+                .get(*eni)
+                .is_none_or(|history| !history.instances().contains(instance))
+        };
+        if let Some(eni) = seen.iter().find(stale) {
+            wrong.push(format!("{eni} is looked for on {instance}"));
         }
     }
 }

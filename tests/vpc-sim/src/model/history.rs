@@ -4,8 +4,11 @@
 //! version whose moment has come, so a later change also reveals an earlier one that was to stay hidden longer.
 //! Invariant: the last version is the truth; a deleted ENI is a version without record.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use vpc_types::InstanceId;
 
 use super::record::Eni;
 
@@ -46,6 +49,15 @@ impl History {
             Viewer::Imds => version.imds_at <= now,
         };
         self.0.iter().rev().find(seen).and_then(|version| version.eni.as_ref())
+    }
+
+    /// Instances that any version has it attached to.
+    pub(super) fn instances(&self) -> BTreeSet<InstanceId> {
+        let ties = self
+            .0
+            .iter()
+            .filter_map(|version| version.eni.as_ref()?.attachment.as_ref());
+        ties.map(|tie| tie.instance.clone()).collect()
     }
 
     /// Drops versions nobody can see any more.

@@ -114,16 +114,13 @@ impl Model {
         if self.faults.disabled.contains(instance) {
             return ImdsAnswer::Disabled;
         }
-        let listed = |eni: &&Arc<Eni>| {
-            let tie = eni.attachment.as_ref().filter(|tie| tie.instance == *instance);
-            tie.is_some_and(|tie| tie.status != AttachmentStatus::Attaching)
+        let is_listed = |eni: &&Arc<Eni>| {
+            eni.attachment
+                .as_ref()
+                .is_some_and(|tie| tie.status != AttachmentStatus::Attaching)
         };
-        let mut enis: Vec<_> = self
-            .world
-            .view_enis(Viewer::Imds, now)
-            .filter(listed)
-            .cloned()
-            .collect();
+        let seen = self.world.view_enis_of(Viewer::Imds, now, instance);
+        let mut enis: Vec<_> = seen.filter(is_listed).cloned().collect();
         enis.sort_by_key(|eni| eni.attachment.as_ref().map(|tie| (tie.card, tie.device)));
         ImdsAnswer::Enis(enis.into_iter().map(|eni| self.imds_entry(eni)).collect())
     }

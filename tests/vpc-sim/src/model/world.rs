@@ -19,6 +19,9 @@ use super::record::{AttachmentStatus, Eni, Instance, SecurityGroup, Vpc};
 use super::subnet::Subnet;
 use super::{Ec2Error, ErrorCode, FreshIds, Settings};
 
+/// How often old versions are forgotten.
+const SETTLING_PERIOD: Duration = Duration::from_secs(1);
+
 /// Something that happens by itself when its time comes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Transition {
@@ -43,6 +46,9 @@ pub struct World {
     /// ENIs whose next change IMDS will not see.
     pub(super) imds_stale: BTreeSet<EniId>,
     pub(super) picks: Rng,
+    /// ENIs that some viewer may still see on an instance, so that nobody has to look at all.
+    pub(super) seen_on: BTreeMap<InstanceId, BTreeSet<EniId>>,
+    next_settling: Duration,
     /// MACs in use: one per ENI that exists.
     macs: BTreeSet<MacAddress>,
     unsettled: BTreeSet<EniId>,
@@ -69,6 +75,8 @@ impl World {
             imds_stale: BTreeSet::new(),
             // Streams of their own, so that another delay profile does not change ids and addresses.
             picks: Rng::with_seed(seed ^ 0x7069_636b),
+            seen_on: BTreeMap::new(),
+            next_settling: Duration::ZERO,
             macs: BTreeSet::new(),
             unsettled: BTreeSet::new(),
             pending: BTreeMap::new(),
@@ -158,6 +166,18 @@ impl World {
         self.enis.values().filter_map(move |history| history.view(viewer, now))
     }
 
+    /// ENIs that this viewer sees on an instance.
+    pub(super) fn view_enis_of<'a>(
+        &'a self,
+        viewer: Viewer,
+        now: Duration,
+        instance: &'a InstanceId,
+    ) -> impl Iterator<Item = &'a Arc<Eni>> {
+        let candidates = self.seen_on.get(instance).into_iter().flatten();
+        let views = candidates.filter_map(move |id| self.enis.get(id)?.view(viewer, now));
+        views.filter(move |eni| eni.attachment.as_ref().is_some_and(|tie| tie.instance == *instance))
+    }
+
     pub(super) fn insert_eni(&mut self, now: Duration, eni: Eni) -> Arc<Eni> {
         self.macs.insert(eni.mac);
         let (id, eni) = (eni.id.clone(), Arc::new(eni));
@@ -193,11 +213,13 @@ impl World {
         let version = self.version(now, id, eni);
         let history = self.enis.get_mut(id).expect("only existing ENIs are recorded");
         history.push(version);
-        history.prune(now);
         self.unsettled.insert(id.clone());
     }
 
     fn version(&mut self, now: Duration, id: &EniId, eni: Option<Arc<Eni>>) -> Version {
+        if let Some(tie) = eni.as_ref().and_then(|eni| eni.attachment.as_ref()) {
+            self.seen_on.entry(tie.instance.clone()).or_default().insert(id.clone());
+        }
         let (api_lag, imds_lag) = (self.settings.describe_lag, self.settings.imds_lag);
         let api_at = now + self.sample(api_lag);
         let imds_at = if self.imds_stale.remove(id) {
@@ -249,11 +271,22 @@ impl World {
         self.settle(now);
     }
 
+    /// Forgets old versions. Views do not depend on it, so it need not happen at every call.
     fn settle(&mut self, now: Duration) {
-        let enis = &mut self.enis;
+        if now < self.next_settling {
+            return;
+        }
+        self.next_settling = now + SETTLING_PERIOD;
+        let (enis, seen_on) = (&mut self.enis, &mut self.seen_on);
         self.unsettled.retain(|id| {
             let Some(history) = enis.get_mut(id) else { return false };
+            let before = history.instances();
             history.prune(now);
+            for gone in before.difference(&history.instances()) {
+                if let Some(seen) = seen_on.get_mut(gone) {
+                    seen.remove(id);
+                }
+            }
             if history.is_forgotten(now) {
                 enis.remove(id);
                 return false;

@@ -1,9 +1,10 @@
 //! The describes. They show what has become visible, which may be older than the truth.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vpc_types::InstanceLimits;
+use vpc_types::{InstanceId, InstanceLimits};
 
 use super::super::filter::{Named, check_paging, select};
 use super::super::history::Viewer;
@@ -78,12 +79,43 @@ impl Operation for DescribeNetworkInterfaces {
 
     fn execute(&self, world: &mut World, now: Duration) -> Result<Self::Output, Ec2Error> {
         check_paging(&self.query, self.ids.len(), PAGE_MAX)?;
-        let seen = world.view_enis(Viewer::Api, now).cloned().collect();
+        let seen = if self.ids.is_empty() {
+            candidates(world, now, &self.query)
+        } else {
+            world.view_enis(Viewer::Api, now).cloned().collect()
+        };
         select(
             named(seen, &self.ids, |eni, id| eni.id == *id)?.into_iter(),
             &self.query,
         )
     }
+}
+
+/// All ENIs, or those of the instances that a filter names: nodes ask for their own, of thousands. In order of ids.
+fn candidates(world: &World, now: Duration, query: &Query) -> Vec<Arc<Eni>> {
+    let instances = query
+        .filters
+        .iter()
+        .find(|filter| filter.name == "attachment.instance-id");
+    let ids = instances.and_then(|filter| {
+        filter
+            .values
+            .iter()
+            .map(|value| InstanceId::parse(value).ok())
+            .collect()
+    });
+    // A pattern is no id, and falls back to all.
+    let ids: Option<BTreeSet<InstanceId>> = ids;
+    let Some(ids) = ids else {
+        return world.view_enis(Viewer::Api, now).cloned().collect();
+    };
+    let mut enis: Vec<_> = ids
+        .iter()
+        .flat_map(|id| world.view_enis_of(Viewer::Api, now, id))
+        .map(Arc::clone)
+        .collect();
+    enis.sort_by(|a, b| a.id.cmp(&b.id));
+    enis
 }
 
 impl Operation for DescribeInstances {
@@ -100,8 +132,7 @@ impl Operation for DescribeInstances {
             one.id == *id
         })?;
         let views = wanted.into_iter().map(|instance| {
-            let on = |eni: &&Arc<Eni>| eni.attachment.as_ref().is_some_and(|tie| tie.instance == instance.id);
-            let mut enis: Vec<_> = world.view_enis(Viewer::Api, now).filter(on).cloned().collect();
+            let mut enis: Vec<_> = world.view_enis_of(Viewer::Api, now, &instance.id).cloned().collect();
             enis.sort_by_key(|eni| eni.attachment.as_ref().map(|tie| (tie.card, tie.device)));
             InstanceView { instance, enis }
         });

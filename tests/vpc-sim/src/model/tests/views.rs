@@ -45,6 +45,25 @@ fn filters_narrow_by_attachment_status_and_tag() {
 }
 
 #[test]
+fn an_eni_of_another_instance_is_filtered_out_but_not_missing() {
+    let mut region = region("m5.large");
+    let other = region
+        .model
+        .run_instance(secs(0), InstanceSpec::new("m5.large", region.subnet.clone()))
+        .unwrap();
+    let mine = region.model.enis_of(&region.instance).next().unwrap().id.clone();
+    let query = Query::filtered("attachment.instance-id", other.as_str());
+    let page = region
+        .model
+        .call(secs(1), &DescribeNetworkInterfaces { ids: vec![mine], query })
+        .done()
+        .unwrap();
+    assert!(page.items.is_empty());
+    let pattern = Query::filtered("attachment.instance-id", "i-*");
+    assert_eq!(described(&mut region.model, secs(1), pattern).len(), 2);
+}
+
+#[test]
 fn pages_cover_everything_once_even_when_items_vanish_between_them() {
     let mut region = region("m5.large");
     let mut all: Vec<_> = (0..12).map(|_| region.create(secs(1))).collect();
