@@ -61,8 +61,9 @@ fn fingerprint(bytes: &[u8]) -> String {
 impl Core {
     /// The files for the state of this moment.
     pub fn checkpoint(&self) -> Checkpoint {
-        let ipam_json = ipam_file::encode(self.pool.leases.values());
         let generation = self.outbox.generation();
+        let stamp = format!("{:016x}-{}", self.config.nonce, generation.0);
+        let ipam_json = ipam_file::encode(self.pool.leases.values(), &stamp);
         let source = SideSource {
             boot_id: &self.config.boot_id,
             fingerprint: fingerprint(&ipam_json),

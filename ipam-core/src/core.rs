@@ -92,7 +92,52 @@ pub enum Mutant {
     ReplyBeforePersist,
     /// Grants addresses that still rest.
     NoCooldown,
+    /// Takes a call of unknown outcome for one that did nothing.
+    UnknownIsRefused,
+    /// Believes every EC2 view about everything, however recent the last change.
+    TrustStaleViews,
+    /// Does not look for life on addresses without a lease.
+    IgnoreSigns,
+    /// Ends a lease at the first kernel dump that does not show its sandbox.
+    OneStrike,
+    /// Drops leases whose address is out of view.
+    DropOrphans,
 }
+
+#[cfg(feature = "mutants")]
+impl Mutant {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::ReplyBeforePersist,
+        Self::NoCooldown,
+        Self::UnknownIsRefused,
+        Self::TrustStaleViews,
+        Self::IgnoreSigns,
+        Self::OneStrike,
+        Self::DropOrphans,
+    ];
+}
+
+/// Switches of the deliberate defects; all off unless the feature `mutants` sets one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Defect {
+    #[default]
+    None,
+    #[cfg(feature = "mutants")]
+    Built(Mutant),
+}
+
+/// Whether a core has a deliberate defect; a constant where the feature is off.
+macro_rules! defective {
+    ($core:expr, $mutant:ident) => {{
+        #[cfg(feature = "mutants")]
+        let defective = $core.defect == crate::core::Defect::Built(crate::core::Mutant::$mutant);
+        #[cfg(not(feature = "mutants"))]
+        let defective = $core.defect != crate::core::Defect::None;
+        defective
+    }};
+}
+pub(crate) use defective;
 
 /// The pool of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +173,7 @@ pub struct Core {
     pub(crate) clearing: BTreeMap<Ipv4Addr, BootTime>,
     pub(crate) alarm: Option<BootTime>,
     pub(crate) wake: Option<BootTime>,
-    pub(crate) cooldown_off: bool,
+    pub(crate) defect: Defect,
 }
 
 /// What readers may know: a copy of the pool and the sums over it.
@@ -176,7 +221,7 @@ impl Core {
             clearing: BTreeMap::new(),
             alarm: None,
             wake: None,
-            cooldown_off: false,
+            defect: Defect::None,
         };
         core.kernel.want(now.boot);
         core.wish(Scope::Attached).want(now.boot);
@@ -186,9 +231,9 @@ impl Core {
     /// Builds in a defect.
     #[cfg(feature = "mutants")]
     pub fn mutate(&mut self, mutant: Mutant) {
-        match mutant {
-            Mutant::ReplyBeforePersist => self.outbox.skip_gate = crate::outbox::Gate::Open,
-            Mutant::NoCooldown => self.cooldown_off = true,
+        self.defect = Defect::Built(mutant);
+        if mutant == Mutant::ReplyBeforePersist {
+            self.outbox.skip_gate = crate::outbox::Gate::Open;
         }
     }
 

@@ -9,7 +9,7 @@ use vpc_types::{IpamKey, host_veth_name};
 
 use crate::action::{Action, Outcome, Owner, Work};
 use crate::address::AddressState;
-use crate::core::Core;
+use crate::core::{Core, defective};
 use crate::lease::{Lease, LeaseState};
 use crate::{BootTime, ReqId};
 
@@ -144,10 +144,11 @@ impl Core {
     }
 
     pub(crate) fn end_rests(&mut self, now: BootTime) {
+        let unrested = defective!(self, NoCooldown);
         self.resting_elsewhere.retain(|_, until| *until > now);
         for (_, state) in self.pool.enis.values_mut().flat_map(crate::eni::Eni::addresses_mut) {
             if let AddressState::Cooling { until, .. } = state
-                && (*until <= now || self.cooldown_off)
+                && (*until <= now || unrested)
             {
                 *state = AddressState::Free { since: now };
             }

@@ -101,6 +101,9 @@ pub struct Eni {
     pub not_before: BootTime,
     /// Refusals in a row.
     pub refusals: u32,
+    /// When to look again at EC2 why its device is not there, and how often that was done.
+    pub(crate) next_look: Option<BootTime>,
+    pub(crate) looks: u32,
     pub(crate) blocks: BTreeMap<Allocation, Block>,
 }
 
@@ -126,6 +129,8 @@ impl Eni {
             kernel_op: None,
             not_before: BootTime::default(),
             refusals: 0,
+            next_look: None,
+            looks: 0,
             blocks: BTreeMap::new(),
         }
     }

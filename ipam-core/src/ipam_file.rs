@@ -45,10 +45,11 @@ pub(crate) enum IpamFileError {
     },
 }
 
-/// The file for these leases: one line, in order of the keys.
-pub(crate) fn encode<'a>(leases: impl Iterator<Item = &'a Lease>) -> Vec<u8> {
+/// The file for these leases: one line, in order of the keys. The stamp, a key that other readers ignore, differs from
+/// write to write: equal leases at two moments must not make an old side file look as if it belonged to the new file.
+pub(crate) fn encode<'a>(leases: impl Iterator<Item = &'a Lease>, stamp: &str) -> Vec<u8> {
     let allocations: Vec<Value> = leases.map(encode_lease).collect();
-    let mut bytes = json!({"version": VERSION, "allocations": allocations})
+    let mut bytes = json!({"version": VERSION, "allocations": allocations, "stamp": stamp})
         .to_string()
         .into_bytes();
     bytes.push(b'\n');

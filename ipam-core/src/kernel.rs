@@ -8,7 +8,7 @@ use vpc_types::{IpamKey, host_veth_name};
 
 use crate::action::{Action, Note};
 use crate::address::AddressState;
-use crate::core::Core;
+use crate::core::{Core, defective};
 use crate::event::{KernelView, Signs};
 use crate::lease::{Lease, LeaseState};
 use crate::{BootTime, WallTime};
@@ -62,7 +62,9 @@ impl Core {
             self.cool_unknown = true;
         }
         self.judge_leases(&view, now);
-        self.judge_addresses(&view, now);
+        if !defective!(self, IgnoreSigns) {
+            self.judge_addresses(&view, now);
+        }
         self.last_kernel = Some(view);
     }
 
@@ -125,7 +127,7 @@ impl Core {
             .expect("the caller found it in the lease table");
         let first = *lease.gone_since.get_or_insert(started_at);
         let ripe = lease.since.after(timers.sweep_grace).max(first.after(timers.sweep_gap));
-        if started_at >= ripe {
+        if started_at >= ripe || defective!(self, OneStrike) {
             self.drain(key, "its sandbox is gone");
         } else {
             self.kernel.want(ripe.max(now.after(timers.kernel_view_gap)));

@@ -11,11 +11,14 @@ use crate::action::{Note, Work};
 use crate::address::AddressState;
 use crate::core::Core;
 use crate::eni::{Eni, EniPhase};
-use crate::event::{EniFact, EniRole, OnTermination};
+use crate::event::{EniFact, EniRole, OnTermination, Scope};
 use crate::{BootTime, Now};
 
 /// Pause between Detach and the first Delete: EC2 refuses to delete while the attachment is on its way out.
 const DETACH_PAUSE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Doublings of the pause between looks for a missing device: at the default of 30 s the last pause is 32 minutes.
+const LOOKS_MAX: u32 = 6;
 
 impl Core {
     pub(crate) fn plan_lifecycles(&mut self, now: Now) {
@@ -32,7 +35,7 @@ impl Core {
         match eni.phase {
             EniPhase::Available => self.plan_attach(eni, now),
             EniPhase::Attached => {
-                self.plan_setup(eni);
+                self.plan_setup(eni, now);
                 self.plan_delete_on_termination(eni, now);
             }
             EniPhase::Ready => self.plan_delete_on_termination(eni, now),
@@ -66,10 +69,12 @@ impl Core {
         }
     }
 
-    fn plan_setup(&mut self, eni: &Eni) {
+    fn plan_setup(&mut self, eni: &Eni, now: BootTime) {
         if eni.role == EniRole::Primary {
             self.eni_ready(&eni.id);
-        } else if eni.kernel_op.is_none() && self.links.contains(&eni.mac) {
+        } else if !self.links.contains(&eni.mac) {
+            self.look_for_device(&eni.id, now);
+        } else if eni.kernel_op.is_none() {
             self.start(Work::SetupEni {
                 eni: eni.id.clone(),
                 mac: eni.mac,
@@ -78,6 +83,20 @@ impl Core {
                 subnet: eni.subnet.clone(),
             });
         }
+    }
+
+    /// An attached ENI without a device: EC2 is slow, or somebody detached it and the view was old. Looks again, ever rarer.
+    fn look_for_device(&mut self, id: &EniId, now: BootTime) {
+        let gap = self.config.timers.confirm_gap;
+        let eni = self.pool.enis.get_mut(id).expect("the caller found it in the pool");
+        let at = *eni.next_look.get_or_insert(now.after(gap));
+        if at <= now {
+            eni.looks = (eni.looks + 1).min(LOOKS_MAX);
+            eni.next_look = Some(now.after(gap * 2u32.pow(eni.looks)));
+            self.wish(Scope::Attached).want(now);
+        }
+        let next = self.pool.enis.get(id).and_then(|eni| eni.next_look);
+        next.into_iter().for_each(|at| self.wake_at(at));
     }
 
     fn plan_delete_on_termination(&mut self, eni: &Eni, now: BootTime) {
@@ -156,7 +175,7 @@ impl Core {
     pub(crate) fn eni_ready(&mut self, id: &EniId) {
         if let Some(eni) = self.pool.enis.get_mut(id).filter(|eni| eni.phase == EniPhase::Attached) {
             eni.phase = EniPhase::Ready;
-            eni.refusals = 0;
+            (eni.refusals, eni.looks, eni.next_look) = (0, 0, None);
             self.outbox.bump();
             self.note_eni(id, "ready");
         }

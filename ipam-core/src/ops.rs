@@ -8,7 +8,7 @@ use vpc_types::EniId;
 
 use crate::action::{Action, Note, Work};
 use crate::backoff::Backoff;
-use crate::core::{Backoffs, Core, OpHistory, OpRecord, OpState};
+use crate::core::{Backoffs, Core, OpHistory, OpRecord, OpState, defective};
 use crate::event::{Applied, OpOutcome, Refusal, Scope};
 use crate::{BootTime, Now, OpId};
 
@@ -136,6 +136,10 @@ impl Core {
     }
 
     pub(crate) fn op_done(&mut self, op: OpId, outcome: OpOutcome, now: Now) {
+        let outcome = match outcome {
+            OpOutcome::Unknown if defective!(self, UnknownIsRefused) => OpOutcome::Refused(Refusal::Other),
+            outcome => outcome,
+        };
         let Some(record) = self.ops.get_mut(&op) else { return };
         let work = record.work.clone();
         match outcome {

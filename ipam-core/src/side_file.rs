@@ -312,6 +312,8 @@ fn parse_eni(row: &EniRow) -> Option<Eni> {
         kernel_op: None,
         not_before: BootTime::default(),
         refusals: 0,
+        next_look: None,
+        looks: 0,
         blocks: std::collections::BTreeMap::new(),
     };
     for allocation in &row.allocations {

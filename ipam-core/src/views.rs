@@ -11,7 +11,7 @@ use vpc_types::{Allocation, EniId, IpamKey};
 
 use crate::action::{Action, Work};
 use crate::address::AddressState;
-use crate::core::{Core, OpState};
+use crate::core::{Core, OpState, defective};
 use crate::eni::{Eni, EniPhase};
 use crate::event::{AttachmentState, Ec2View, EniFact, EniRole, OnTermination, Refusal, Scope};
 use crate::lease::LeaseState;
@@ -67,7 +67,7 @@ impl Core {
         for fact in &view.enis {
             match self.pool.enis.get(&fact.id) {
                 None => self.adopt(fact, now.boot),
-                Some(eni) if eni.settled(view.started_at, self.config.timers.settle) => self.compare(fact, now.boot),
+                Some(eni) if self.believes(view, eni) => self.compare(fact, now.boot),
                 Some(_) => {}
             }
         }
@@ -76,7 +76,7 @@ impl Core {
             .pool
             .enis
             .values()
-            .filter(|eni| !shown.contains(&eni.id) && eni.settled(view.started_at, self.config.timers.settle))
+            .filter(|eni| !shown.contains(&eni.id) && self.believes(view, eni))
             .map(|eni| eni.id.clone())
             .collect();
         for id in unseen {
@@ -91,13 +91,13 @@ impl Core {
     /// An address is on one ENI at a time. Where the view shows one of ours elsewhere, it has moved if the view is newer
     /// than our last change of its former ENI; otherwise the view is older than the move.
     fn without_stale_addresses(&mut self, view: &Ec2View) -> Ec2View {
-        let settle = self.config.timers.settle;
+        let believed = view;
         let mut view = view.clone();
         for fact in &mut view.enis {
             let mut stale = BTreeSet::new();
             for allocation in &fact.allocations {
                 let other = |eni: &&Eni| eni.id != fact.id && eni.blocks.contains_key(allocation);
-                if self.pool.enis().find(other).is_some_and(|eni| !eni.settled(view.started_at, settle)) {
+                if self.pool.enis().find(other).is_some_and(|eni| !self.believes(believed, eni)) {
                     stale.insert(*allocation);
                 }
             }
@@ -116,6 +116,11 @@ impl Core {
                 self.resting_elsewhere.extend(gone.filter_map(|(address, state)| Some((address, state.rests_until()?))));
             }
         }
+    }
+
+    /// Whether a view can be believed about an ENI.
+    fn believes(&self, view: &Ec2View, eni: &Eni) -> bool {
+        defective!(self, TrustStaleViews) || eni.settled(view.started_at, self.config.timers.settle)
     }
 
     /// An ENI on this instance that we did not know.
@@ -300,6 +305,9 @@ impl Core {
                 .expect("the key comes from the lease table");
             lease.state = LeaseState::Orphan;
             let lease = lease.clone();
+            if defective!(self, DropOrphans) {
+                self.pool.leases.remove(&lease.key);
+            }
             self.note_lease(&lease, Some(LeaseState::Orphan), "EC2 does not show its address");
         }
     }

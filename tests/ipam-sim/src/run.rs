@@ -210,7 +210,7 @@ impl Runner {
         // The named exception: a subnet that cannot fill the warm target is looked at now and then.
         let scarce = self.world.ec2.subnet(&self.world.subnet).map_or(0, |subnet| subnet.available() as usize);
         let tight = scarce < usize::from(self.world.scenario.slots_per_eni).max(16) + 2;
-        if calls > if tight { 4 } else { 0 } {
+        if calls > if tight { 8 } else { 0 } {
             self.world.violate(format!("I7: {calls} EC2 calls in an idle hour"));
         } else if events > 400 {
             self.world.violate(format!("I7: {events} events in an idle hour"));
