@@ -73,7 +73,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         path: path.to_owned(),
         source,
     };
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    let directory = path.parent().unwrap_or_else(|| Path::new("/"));
     let temporary = path.with_extension("tmp");
     let write_all = || -> io::Result<()> {
         let mut file = File::create(&temporary)?;
