@@ -1,10 +1,10 @@
 //! Where log lines go.
 
-use std::fs::OpenOptions;
 use std::io;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result};
+use log_file::LogFile;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -27,12 +27,7 @@ pub fn start(config: &Config) -> Result<()> {
         LogTarget::Stdout => layer.with_writer(io::stdout).boxed(),
         LogTarget::Stderr => layer.with_writer(io::stderr).boxed(),
         LogTarget::File(path) => {
-            if let Some(directory) = path.parent() {
-                std::fs::create_dir_all(directory)
-                    .with_context(|| format!("cannot create the log directory {}", directory.display()))?;
-            }
-            let file = OpenOptions::new().create(true).append(true).open(path);
-            let file = file.with_context(|| format!("cannot open the log file {}", path.display()))?;
+            let file = LogFile::open(path).with_context(|| format!("cannot open the log file {}", path.display()))?;
             layer.with_writer(Mutex::new(file)).boxed()
         }
     };
