@@ -37,11 +37,9 @@ pub(crate) struct Product {
 }
 
 impl Product {
-    /// Builds it. `more` adds targets of the workspace to the binaries.
-    pub(crate) fn build(context: &Context, more: &[&str], deadline: Deadline) -> Result<Self> {
-        let mut selection = vec!["--workspace", "--bins"];
-        selection.extend(more);
-        let all = build(context, &selection, deadline)?;
+    /// Builds it.
+    pub(crate) fn build(context: &Context, deadline: Deadline) -> Result<Self> {
+        let all = build(context, &["--workspace", "--bins"], deadline)?;
         Ok(Self {
             plugin: plugin(context, deadline)?,
             daemon: find(&all, "ipamd")?,
@@ -88,7 +86,7 @@ fn find(binaries: &Binaries, name: &str) -> Result<PathBuf> {
 /// `cargo build` of a selection, with progress; returns the executables of the selection.
 pub(crate) fn build(context: &Context, selection: &[&str], deadline: Deadline) -> Result<Binaries> {
     let terminal = std::io::stderr().is_terminal();
-    let mut command = context.cargo(["build", "--message-format=json-render-diagnostics"]);
+    let mut command = context.cargo(["build", "--message-format=json"]);
     command.args(selection).stdin(Stdio::null()).stdout(Stdio::piped());
     if !terminal {
         command.arg("--quiet");
@@ -133,6 +131,9 @@ fn follow(arrived: &Receiver<String>, deadline: Deadline, ticks: Ticks) -> Binar
                 let message: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
                 compiled += u32::from(message["reason"] == "compiler-artifact" && message["fresh"] == false);
                 binaries.extend(executable(&message));
+                if let Some(error) = error(&message) {
+                    println!("{error}");
+                }
             }
             Err(RecvTimeoutError::Timeout) => {
                 if ticks == Ticks::Printed {
@@ -146,15 +147,16 @@ fn follow(arrived: &Receiver<String>, deadline: Deadline, ticks: Ticks) -> Binar
     binaries
 }
 
+/// What a compiler has against the build. Warnings are clippy's subject, not of who wants to see a demo.
+fn error(message: &Value) -> Option<&str> {
+    let diagnostic = &message["message"];
+    (diagnostic["level"] == "error").then(|| diagnostic["rendered"].as_str())?
+}
+
 fn executable(message: &Value) -> Option<(String, PathBuf)> {
     let name = message["target"]["name"].as_str()?;
     let path = message["executable"].as_str()?;
-    // A package's test target may be called as the package's binary is.
-    let key = match message["target"]["kind"][0].as_str()? {
-        "test" => format!("test:{name}"),
-        _ => name.to_owned(),
-    };
-    Some((key, path.into()))
+    Some((name.to_owned(), path.into()))
 }
 
 #[cfg(test)]
@@ -162,12 +164,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn errors_are_shown_and_warnings_are_not() {
+        let message = |level| serde_json::json!({"message": {"level": level, "rendered": "text"}});
+        assert_eq!(error(&message("error")), Some("text"));
+        assert_eq!(error(&message("warning")), None);
+    }
+
+    #[test]
     fn executables_are_read_from_the_messages_of_cargo() {
         let (messages, arrived) = mpsc::channel();
         for line in [
             r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"a"},"executable":null,"fresh":true}"#,
             r#"{"reason":"compiler-artifact","target":{"kind":["bin"],"name":"b"},"executable":"/t/b","fresh":false}"#,
-            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"b"},"executable":"/t/b-1","fresh":false}"#,
             "not a message",
             r#"{"reason":"build-finished","success":true}"#,
         ] {
@@ -175,8 +183,6 @@ mod tests {
         }
         drop(messages);
         let binaries = follow(&arrived, Deadline::after(Duration::from_secs(5)), Ticks::Silent);
-        assert_eq!(binaries.len(), 2);
-        assert_eq!(binaries["b"], PathBuf::from("/t/b"));
-        assert_eq!(binaries["test:b"], PathBuf::from("/t/b-1"));
+        assert_eq!(binaries, Binaries::from([("b".to_owned(), PathBuf::from("/t/b"))]));
     }
 }

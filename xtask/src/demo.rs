@@ -14,8 +14,10 @@ use crate::run::{self, Deadline};
 
 /// A cold build on a slow, busy machine; only a hang takes longer.
 const BUILD: Duration = Duration::from_secs(90 * 60);
-/// The executable of the end-to-end suite among the built ones.
-const SUITE: &str = "test:e2e";
+/// The executable of the end-to-end suite.
+const SUITE: &str = "vpc-e2e";
+/// The executable of the demo.
+const DEMO: &str = "vpc-demo";
 
 /// Binaries to use instead of ours.
 #[derive(Debug, Default)]
@@ -38,8 +40,8 @@ impl From<&ArgMatches> for Replacements {
 pub(crate) fn demo(context: &Context, arguments: &[String]) -> Result<ExitCode> {
     println!("vpc-cni demo: a VPC on this machine, no AWS account, nothing outside it is touched");
     let started = Instant::now();
-    let product = Product::build(context, &[], Deadline::after(BUILD))?;
-    println!("  ✔ built {:>60.0} s", started.elapsed().as_secs_f64());
+    let product = Product::build(context, Deadline::after(BUILD))?;
+    println!("  ✔ built{:>69.1} s", started.elapsed().as_secs_f64());
     let mut command = demo_command(context, &product)?;
     command.args(arguments);
     Err(command.exec()).context("cannot start the demo")
@@ -47,7 +49,7 @@ pub(crate) fn demo(context: &Context, arguments: &[String]) -> Result<ExitCode> 
 
 /// The demo as a suite of the tests.
 pub(crate) fn demo_step(context: &Context, deadline: Deadline) -> Result<()> {
-    let product = Product::build(context, &[], deadline)?;
+    let product = Product::build(context, deadline)?;
     run::check(&mut demo_command(context, &product)?, deadline)
 }
 
@@ -59,7 +61,7 @@ pub(crate) fn e2e(context: &Context, replacements: &Replacements) -> Result<Exit
 
 /// The end-to-end suite, within a deadline.
 pub(crate) fn e2e_step(context: &Context, replacements: &Replacements, deadline: Deadline) -> Result<()> {
-    let product = Product::build(context, &["--test", "e2e"], deadline)?;
+    let product = Product::build(context, deadline)?;
     let plugin = replacements.plugin.as_deref().unwrap_or(&product.plugin);
     let daemon = replacements.daemon.as_deref().unwrap_or(&product.daemon);
     let suite = product.executable(SUITE)?;
@@ -68,7 +70,7 @@ pub(crate) fn e2e_step(context: &Context, replacements: &Replacements, deadline:
 }
 
 fn demo_command(context: &Context, product: &Product) -> Result<Command> {
-    let demo = product.executable("vpc-demo")?;
+    let demo = product.executable(DEMO)?;
     with_binaries(context, &demo, [&product.plugin, &product.daemon, &product.simulator])
 }
 

@@ -36,7 +36,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "vpc-types",
         ],
     ),
-    ("cni-plugin", &["cni-spec", "datapath", "log-file", "netlink", "proto", "vpc-types"]),
+    (
+        "cni-plugin",
+        &["cni-spec", "datapath", "log-file", "netlink", "proto", "vpc-types"],
+    ),
     ("vpc-fabric", &["netlink", "nft", "vpc-types"]),
     ("vpc-sim", &["netlink", "nft", "vpc-fabric", "vpc-types"]),
     ("ipam-sim", &["ipam-core", "vpc-sim", "vpc-types"]),
