@@ -49,7 +49,8 @@ pub enum Restored {
 }
 
 /// `ipam.json` cannot be read; the text says why. Set that file aside and start with the side file alone: the kernel then
-/// tells which addresses have live pods, and the journal is kept.
+/// tells which addresses have live pods, and the journal is kept. Where there is no side file pass an empty one: it says that
+/// files existed, so that addresses of unknown past rest once.
 #[derive(Debug, thiserror::Error)]
 #[error("ipam.json: {0}")]
 pub struct RestoreError(String);
@@ -90,7 +91,7 @@ impl Core {
     pub fn restore(config: CoreConfig, files: &StoredFiles, now: Now) -> Result<(Self, Restored), RestoreError> {
         let mut core = Self::new(config, now);
         let side = files.side_file.as_deref().and_then(side_file::decode);
-        if files.ipam_json.is_none() && side.is_none() {
+        if files.ipam_json.is_none() && files.side_file.is_none() {
             let half_made = now.boot.after(core.config.timers.half_made_after);
             core.wish(Scope::OwnAvailable).want(half_made);
             return Ok((core, Restored::Nothing));
@@ -101,6 +102,8 @@ impl Core {
             Some(bytes) => ipam_file::decode(bytes).map_err(|error| RestoreError(error.to_string()))?,
             None => Vec::new(),
         };
+        let timers = &core.config.timers;
+        let rest = if files.ipam_json.is_some() { timers.hold() } else { timers.hold_unknown() };
         let mut rows = Vec::new();
         let restored = match side {
             Some((file, mut state)) => {
@@ -116,7 +119,7 @@ impl Core {
                 if vouched {
                     rows = std::mem::take(&mut state.leases);
                 }
-                core.restore_side(state, vouched, now.boot);
+                core.restore_side(state, (!vouched).then_some(rest), now.boot);
                 if vouched {
                     Restored::Everything
                 } else {
@@ -129,29 +132,28 @@ impl Core {
                 Restored::Leases
             }
         };
-        core.cool_unknown = restored == Restored::Leases;
+        core.rest_unknown = (restored == Restored::Leases).then_some(rest);
         core.restore_leases(leases, &rows, now);
         core.outbox.bump();
         Ok((core, restored))
     }
 
-    fn restore_side(&mut self, state: SideState, vouched: bool, now: BootTime) {
-        let rest = AddressState::Cooling {
-            since: now,
-            until: now.after(self.config.timers.hold()),
-        };
+    /// With a rest, nothing vouches for the file: every address in it rests once.
+    fn restore_side(&mut self, state: SideState, rest: Option<std::time::Duration>, now: BootTime) {
         for mut eni in state.enis {
             if eni.phase == EniPhase::Ready && eni.role != EniRole::Primary {
                 // Its table and rule are checked again before it serves.
                 eni.phase = EniPhase::Attached;
             }
-            if !vouched {
+            if let Some(rest) = rest {
+                let until = now.after(rest);
+                let rest = AddressState::Cooling { since: now, until };
                 (eni.idle_since, eni.known_since, eni.changed_at) = (now, now, now);
                 eni.addresses_mut().for_each(|(_, state)| *state = rest.clone());
             }
             self.pool.enis.insert(eni.id.clone(), eni);
         }
-        if vouched {
+        if rest.is_none() {
             self.resting_elsewhere = state.resting_elsewhere.into_iter().collect();
         }
         for (op, work) in state.journal {

@@ -94,6 +94,11 @@ impl Timers {
     pub fn hold(&self) -> Duration {
         self.cooldown.max(self.minimum_hold)
     }
+
+    /// How long an address rests that may be on its way to a pod unknown to us: its plugin may still be about to wire it.
+    pub(crate) fn hold_unknown(&self) -> Duration {
+        self.hold().max(self.sweep_grace)
+    }
 }
 
 /// The node as IMDS and the limits table describe it.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use vpc_types::{IpamKey, MacAddress, PodName};
 
@@ -163,8 +164,8 @@ pub struct Core {
     pub(crate) usage: UsagePeak,
     /// Rests of addresses that are in no ENI's view right now.
     pub(crate) resting_elsewhere: BTreeMap<Ipv4Addr, BootTime>,
-    /// Addresses found on ENIs for the first time rest once: a run without our side file may have used them.
-    pub(crate) cool_unknown: bool,
+    /// How long addresses rest that are found on ENIs for the first time: a run without our files may have used them.
+    pub(crate) rest_unknown: Option<Duration>,
     /// ENIs that EC2 let this instance have, when it refused more than the table says.
     pub(crate) max_enis: u16,
     /// Largest number to ask for after the subnet refused more; lifted by a success.
@@ -216,7 +217,7 @@ impl Core {
             short_since: None,
             usage: UsagePeak::default(),
             resting_elsewhere: BTreeMap::new(),
-            cool_unknown: false,
+            rest_unknown: None,
             ask_at_most: None,
             clearing: BTreeMap::new(),
             alarm: None,

@@ -59,7 +59,7 @@ impl Core {
         let first = self.last_kernel.is_none();
         if first && self.pool.enis.is_empty() && !view.signs.is_empty() {
             // Pods were here, and no file tells which addresses they had a moment ago.
-            self.cool_unknown = true;
+            self.rest_unknown = Some(self.config.timers.hold_unknown());
         }
         self.judge_leases(&view, now);
         if !defective!(self, IgnoreSigns) {

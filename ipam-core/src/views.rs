@@ -84,7 +84,10 @@ impl Core {
         }
         self.rehome_leases();
         self.seen_ec2 = true;
-        self.cool_unknown = false;
+        if view.started_at >= self.started_at.after(self.config.timers.settle) {
+            // An earlier view may not have shown all that the former run had.
+            self.rest_unknown = None;
+        }
         self.outbox.bump();
     }
 
@@ -147,13 +150,13 @@ impl Core {
     /// State of an address that a view shows and we did not know.
     fn found(&self, allocation: Allocation, now: BootTime) -> AddressState {
         let state = self.fresh(allocation, now);
-        if self.cool_unknown && matches!(state, AddressState::Free { .. }) {
-            return AddressState::Cooling {
+        match self.rest_unknown {
+            Some(rest) if matches!(state, AddressState::Free { .. }) => AddressState::Cooling {
                 since: now,
-                until: now.after(self.config.timers.hold()),
-            };
+                until: now.after(rest),
+            },
+            Some(_) | None => state,
         }
-        state
     }
 
     /// A known ENI with a believable view of it.

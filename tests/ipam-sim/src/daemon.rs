@@ -55,6 +55,7 @@ impl World {
             Err(_) => {
                 self.coverage.hit("restore", "damaged");
                 self.disk.ipam_json = None;
+                self.disk.side_file.get_or_insert_default();
                 self.forget_leases();
                 let fresh = Core::restore(config, &self.disk, now);
                 fresh.expect("without ipam.json nothing is refused").0

@@ -24,6 +24,9 @@ struct Args {
     /// Faults to leave out, by name.
     #[arg(long, value_delimiter = ',')]
     off: Vec<String>,
+    /// Happenings to show of a failed run.
+    #[arg(long, default_value_t = 40)]
+    lines: usize,
     /// Builds one defect after the other into the core and runs until each is noticed.
     #[arg(long)]
     mutants: bool,
@@ -58,7 +61,7 @@ fn run_seeds(args: &Args) -> anyhow::Result<ExitCode> {
         coverage.merge(&report.coverage);
         if let Some(failure) = report.failure {
             violations += 1;
-            report_failure(&plan, &failure, violations);
+            report_failure(&plan, &failure, violations, args.lines);
         }
     }
     say(&format!("exercised:\n{}", coverage.table()));
@@ -72,14 +75,14 @@ fn run_seeds(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// The first failures are shrunk and shown with their last happenings, the others named.
-fn report_failure(plan: &Plan, failure: &Failure, count: u32) {
+fn report_failure(plan: &Plan, failure: &Failure, count: u32, lines: usize) {
     say(&format!("seed {} step {}: {}", plan.seed, failure.step, failure.text));
     if count > 2 {
         return;
     }
     let (small, shown) = shrink(plan, failure);
     let off: Vec<&str> = small.off.iter().map(|fault| fault.as_str()).collect();
-    for line in shown.log.iter().rev().take(100000).rev() {
+    for line in shown.log.iter().rev().take(lines).rev() {
         say(&format!("    {line}"));
     }
     say(&format!("  again: ipam-sim --seeds 1 --seed {} --steps {} --off {}", small.seed, small.steps, off.join(",")));

@@ -19,7 +19,7 @@ use crate::scenario::{Fault, Scenario};
 /// Wall-clock time at the start of a run: any moment of this century.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 /// Happenings kept for the report of a violation.
-const LOG_LEN: usize = 100_000;
+const LOG_LEN: usize = 20_000;
 
 /// Whether things still go wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,117 @@
+use std::time::Duration;
+
+use ipam_core::{Core, LeaseState, Restored, StoredFiles};
+
+use crate::node::{Node, config, eni, ip, key, times, warm};
+
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// A node with one lease on 10 and one free address 11.
+fn running() -> Node {
+    let mut node = Node::started(config(warm(0)), vec![eni(0, &[10, 11])]);
+    node.add("a");
+    node.wire("a", ip(10));
+    node
+}
+
+#[test]
+fn from_both_files_the_lease_is_kept_and_free_addresses_are_granted_at_once() {
+    let node = running();
+    let files = node.files.clone();
+    let mut node = node.restarted(config(warm(0)), &files, PAUSE);
+    assert_eq!(node.core.pool().lease(&key("a")).unwrap().address, ip(10));
+    let (again, new) = (node.add("a"), node.add("b"));
+    assert_eq!((node.granted(again), node.granted(new)), (Some(ip(10)), Some(ip(11))));
+}
+
+#[test]
+fn from_ipam_json_alone_other_addresses_rest_once() {
+    let node = running();
+    let files = StoredFiles { side_file: None, ..node.files.clone() };
+    let mut node = node.restarted(config(warm(0)), &files, PAUSE);
+    assert_eq!(node.core.pool().lease(&key("a")).unwrap().address, ip(10));
+    let new = node.add("b");
+    assert_eq!(node.granted(new), None);
+    node.pass(31.0);
+    assert_eq!(node.granted(new), Some(ip(11)));
+}
+
+#[test]
+fn files_that_do_not_belong_together_count_as_ipam_json_alone() {
+    let mut node = running();
+    let old = node.files.clone();
+    node.del("a");
+    let files = StoredFiles { side_file: old.side_file, ipam_json: node.files.ipam_json.clone() };
+    let (_, restored) = Core::restore(config(warm(0)), &files, times(node.now)).unwrap();
+    assert_eq!(restored, Restored::Leases);
+    let mut node = node.restarted(config(warm(0)), &files, PAUSE);
+    assert!(node.core.pool().lease(&key("a")).is_none());
+    let new = node.add("b");
+    assert_eq!(node.granted(new), None, "an address of unknown past rests");
+}
+
+#[test]
+fn equal_leases_at_two_moments_do_not_vouch_for_an_old_side_file() {
+    let mut node = Node::started(config(warm(0)), vec![eni(0, &[10])]);
+    node.pass(1.0);
+    let before = node.files.clone();
+    node.add("a");
+    node.del("a");
+    let files = StoredFiles { side_file: before.side_file, ipam_json: node.files.ipam_json.clone() };
+    let (_, restored) = Core::restore(config(warm(0)), &files, times(node.now)).unwrap();
+    assert_eq!(restored, Restored::Leases);
+}
+
+#[test]
+fn a_draining_lease_goes_on_draining() {
+    let mut node = running();
+    node.kernel.signs.clear();
+    node.del("a");
+    let files = node.files.clone();
+    let node = node.restarted(config(warm(0)), &files, PAUSE);
+    assert!(node.core.pool().lease(&key("a")).is_none_or(|lease| lease.state == LeaseState::Draining));
+}
+
+#[test]
+fn a_rest_goes_on_over_a_restart() {
+    let mut node = running();
+    node.del("a");
+    node.pass(20.0);
+    let files = node.files.clone();
+    let mut node = node.restarted(config(warm(0)), &files, PAUSE);
+    node.add("b");
+    let early = node.add("c");
+    assert_eq!(node.granted(early), None);
+    node.pass(9.0);
+    assert_eq!(node.granted(early), Some(ip(10)));
+}
+
+#[test]
+fn another_boot_id_means_that_times_in_the_side_file_say_nothing() {
+    let node = running();
+    let mut config = config(warm(0));
+    config.boot_id = "another".to_owned();
+    let (_, restored) = Core::restore(config, &node.files, times(node.now)).unwrap();
+    assert_eq!(restored, Restored::Leases);
+}
+
+#[test]
+fn without_files_a_node_starts_afresh_and_live_pods_keep_their_addresses() {
+    let node = running();
+    let mut node = node.restarted(config(warm(0)), &StoredFiles::default(), PAUSE);
+    node.pass(40.0);
+    let (first, second) = (node.add("b"), node.add("c"));
+    node.pass(1.0);
+    let granted = [node.granted(first), node.granted(second)];
+    assert!(granted.contains(&Some(ip(11))) && !granted.contains(&Some(ip(10))), "{granted:?}");
+}
+
+#[test]
+fn a_damaged_ipam_json_is_refused_and_the_side_file_alone_will_do() {
+    let node = running();
+    let damaged = StoredFiles { ipam_json: Some(b"{".to_vec()), ..node.files.clone() };
+    assert!(Core::restore(config(warm(0)), &damaged, times(node.now)).is_err());
+    let alone = StoredFiles { ipam_json: None, ..node.files.clone() };
+    let (core, restored) = Core::restore(config(warm(0)), &alone, times(node.now)).unwrap();
+    assert_eq!((restored, core.pool().enis().count()), (Restored::Leases, 1));
+}
