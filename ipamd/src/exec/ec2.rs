@@ -258,3 +258,6 @@ fn refusal(error: &Ec2Error) -> Refusal {
         Class::Fatal => Refusal::Other,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,3 +84,32 @@ fn listen(path: &Path) -> io::Result<(UnixListener, SocketGuard)> {
         },
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_taken_over_and_removed_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sub/ipamd.sock");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        // A listener that is dropped leaves its file, as a daemon that was killed does.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let (_listener, guard) = bind(&path).await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        drop(guard);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn the_socket_of_a_successor_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ipamd.sock");
+        let (_listener, guard) = bind(&path).await.unwrap();
+        fs::remove_file(&path).unwrap();
+        let _successor = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        drop(guard);
+        assert!(path.exists());
+    }
+}

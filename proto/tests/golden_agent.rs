@@ -1,0 +1,115 @@
+//! Golden bytes of the agent interface, written by hand from `agent.proto`: a released CLI and a released daemon of different
+//! versions must understand each other.
+
+use prost::Message;
+use proto::agent;
+
+fn check<M: Message + Default + PartialEq + std::fmt::Debug>(message: &M, golden: &[u8]) {
+    assert_eq!(message.encode_to_vec(), golden, "{message:?}");
+    assert_eq!(&M::decode(golden).expect("golden bytes decode"), message);
+}
+
+fn attachment() -> agent::Attachment {
+    agent::Attachment {
+        network_name: "n".into(),
+        container_id: "c".into(),
+        if_name: "i".into(),
+    }
+}
+
+const ATTACHMENT: [u8; 9] = [0x0a, 1, b'n', 0x12, 1, b'c', 0x1a, 1, b'i'];
+
+#[test]
+fn attachments_and_requests_have_their_golden_bytes() {
+    check(&attachment(), &ATTACHMENT);
+    check(&agent::GetStatusRequest {}, &[]);
+    check(&agent::ListLeasesRequest {}, &[]);
+    let check_request = agent::CheckAttachmentRequest {
+        attachment: Some(attachment()),
+    };
+    check(&check_request, &[&[0x0a, 9][..], &ATTACHMENT].concat());
+    let collect = agent::CollectGarbageRequest {
+        network_name: "n".into(),
+        valid: vec![attachment()],
+    };
+    check(&collect, &[&[0x0a, 1, b'n', 0x12, 9][..], &ATTACHMENT].concat());
+}
+
+#[test]
+fn pools_and_enis_have_their_golden_bytes() {
+    let pool = agent::Pool {
+        total: 1,
+        assigned: 2,
+        cooling: 3,
+        free: 4,
+        waiting: 5,
+        enis_max: 6,
+        orphans: 7,
+    };
+    check(&pool, &[0x08, 1, 0x10, 2, 0x18, 3, 0x20, 4, 0x28, 5, 0x30, 6, 0x38, 7]);
+    let eni = agent::Eni {
+        id: "e".into(),
+        mac: "m".into(),
+        device_number: 1,
+        route_table: 254,
+        primary_address: "p".into(),
+        total: 2,
+        assigned: 3,
+        state: "s".into(),
+    };
+    let golden = [
+        &[0x0a, 1, b'e', 0x12, 1, b'm', 0x18, 1, 0x20, 0xfe, 0x01][..],
+        &[0x2a, 1, b'p', 0x30, 2, 0x38, 3, 0x42, 1, b's'],
+    ]
+    .concat();
+    check(&eni, &golden);
+}
+
+#[test]
+fn replies_have_their_golden_bytes() {
+    let status = agent::GetStatusReply {
+        ready: true,
+        cause: "c".into(),
+        detail: "d".into(),
+        pool: Some(agent::Pool::default()),
+        enis: vec![agent::Eni::default()],
+        ec2_calls: [("a".to_owned(), 2)].into(),
+    };
+    let golden = [
+        &[0x08, 1, 0x12, 1, b'c', 0x1a, 1, b'd', 0x22, 0, 0x2a, 0][..],
+        &[0x32, 5, 0x0a, 1, b'a', 0x10, 2],
+    ]
+    .concat();
+    check(&status, &golden);
+    let lease = agent::Lease {
+        attachment: Some(attachment()),
+        pod_namespace: "p".into(),
+        pod_name: "q".into(),
+        address: "a".into(),
+        eni_id: "e".into(),
+        device_number: 1,
+        route_table: 2,
+        state: "s".into(),
+    };
+    let lease_golden = [
+        &[0x0a, 9][..],
+        &ATTACHMENT,
+        &[
+            0x12, 1, b'p', 0x1a, 1, b'q', 0x22, 1, b'a', 0x2a, 1, b'e', 0x30, 1, 0x38, 2, 0x42, 1, b's',
+        ],
+    ]
+    .concat();
+    check(&lease, &lease_golden);
+    let in_list = [&[0x0a, 30][..], &lease_golden].concat();
+    check(
+        &agent::ListLeasesReply {
+            leases: vec![lease.clone()],
+        },
+        &in_list,
+    );
+    check(&agent::CheckAttachmentReply { lease: Some(lease) }, &in_list);
+    let collected = agent::CollectGarbageReply {
+        released: vec!["a".into()],
+    };
+    check(&collected, &[0x0a, 1, b'a']);
+}
