@@ -99,6 +99,8 @@ pub fn restore(node: &Node, config: &Config) -> Result<Core> {
                 let aside = files::set_aside(&config.paths.ipam_json)?;
                 tracing::error!(error = %observe::Chain(&error), aside = %aside.display(), "set aside");
                 stored.ipam_json = None;
+                // An empty side file says that there were files: addresses of unknown past then rest once.
+                stored.side_file.get_or_insert_default();
             }
         }
     }

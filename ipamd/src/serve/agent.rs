@@ -43,12 +43,7 @@ impl Agent for Context {
                 enis_max: u32::from(status.max_enis),
                 orphans: small(count(LeaseState::Orphan)),
             }),
-            enis: status
-                .pool
-                .enis()
-                .filter(|eni| eni.role != EniRole::Unmanaged)
-                .map(eni_row)
-                .collect(),
+            enis: eni_rows(&status),
             ec2_calls,
         }))
     }
@@ -125,6 +120,17 @@ fn key(attachment: Option<&agent::Attachment>) -> Result<IpamKey, Status> {
     let attachment = attachment.ok_or_else(|| Status::invalid_argument("field attachment is missing"))?;
     IpamKey::new(&attachment.network_name, &attachment.container_id, &attachment.if_name)
         .map_err(|error| Status::invalid_argument(format!("field {error}")))
+}
+
+/// In order of their slots, as people look for them.
+fn eni_rows(status: &CoreStatus) -> Vec<agent::Eni> {
+    let mut enis: Vec<&Eni> = status
+        .pool
+        .enis()
+        .filter(|eni| eni.role != EniRole::Unmanaged)
+        .collect();
+    enis.sort_by_key(|eni| (eni.card, eni.device));
+    enis.into_iter().map(eni_row).collect()
 }
 
 fn eni_row(eni: &Eni) -> agent::Eni {

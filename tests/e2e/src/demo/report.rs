@@ -77,12 +77,23 @@ pub(super) fn duration(took: Duration) -> String {
     }
 }
 
-/// One line with the calls by action.
+/// One line with the calls by action, without what all of their names share.
 pub(super) fn calls(title: &str, counts: &BTreeMap<String, u64>) -> String {
     let all: u64 = counts.values().sum();
+    let short = |action: &str| {
+        let parts = [
+            "NetworkInterfaceAttribute",
+            "NetworkInterfaces",
+            "NetworkInterface",
+            "PrivateIpAddresses",
+        ];
+        parts
+            .iter()
+            .fold(action.to_owned(), |name, part| name.replace(part, ""))
+    };
     let parts: Vec<String> = counts
         .iter()
-        .map(|(action, count)| format!("{action} {count}"))
+        .map(|(action, count)| format!("{} {count}", short(action)))
         .collect();
     format!("  {title}: {all} ({})", parts.join(", "))
 }
