@@ -66,6 +66,18 @@ impl Cluster {
         Ok(longest)
     }
 
+    /// Starts one daemon and waits until it serves; the time that took.
+    pub fn start_daemon(&mut self, name: &str) -> Result<Duration> {
+        let node = self
+            .vpc
+            .node(name)
+            .with_context(|| format!("there is no node {name}"))?;
+        let daemon = self.daemons.get_mut(name);
+        daemon
+            .with_context(|| format!("there is no daemon {name}"))?
+            .start(node)
+    }
+
     /// A node by name.
     pub fn node(&self, name: &str) -> Result<&Node> {
         self.vpc.node(name).with_context(|| format!("there is no node {name}"))

@@ -9,7 +9,7 @@ use netlink::packet::link::{LinkAttribute, LinkMessage};
 use netlink::packet::route::{RouteAttribute, RouteMessage};
 use netlink::packet::rule::{RuleAttribute, RuleMessage};
 use netlink::packet::{AddressFamily, RouteNetlinkMessage};
-use vpc_fabric::Node;
+use vpc_fabric::{NetnsRef, Node};
 
 /// Rules, routes and devices as lines of text; equal states have equal lines.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,6 +26,11 @@ impl KernelState {
     /// Looks in a node.
     pub fn of(node: &Node) -> Result<Self> {
         node.run(look).context("cannot look into the node")?
+    }
+
+    /// Looks in a pod.
+    pub fn of_netns(netns: &NetnsRef) -> Result<Self> {
+        netns.run(look)?.context("cannot look into the pod")
     }
 
     /// Names of host veths of pods.

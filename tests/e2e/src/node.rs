@@ -41,6 +41,11 @@ impl Daemon {
         }
     }
 
+    /// Another one like it, not started.
+    pub fn twin(&self) -> Self {
+        Self::new(self.program.clone(), self.environment.clone())
+    }
+
     /// Changes the environment of the next start.
     pub fn set(&mut self, name: &str, value: &str) {
         self.environment.insert(name.to_owned(), value.to_owned());

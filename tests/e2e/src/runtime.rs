@@ -13,6 +13,9 @@ use vpc_fabric::node::{CommandSpec, PodNetns};
 /// The kubelet's own limit for a sandbox is minutes; a plugin that takes this long hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Where pods' namespaces are named.
+const NETNS_DIR: &str = "/run/netns";
+
 /// What a call of the plugin gave.
 #[derive(Debug, Clone)]
 pub struct CallResult {
@@ -207,6 +210,18 @@ impl Runtime {
     pub fn remove(&self, node: &Node, pod: &Pod) -> Result<CallResult> {
         let result = self.del(node, pod)?;
         node.delete_pod_netns(&netns_name(&pod.identity))?;
+        Ok(result)
+    }
+
+    /// What the kubelet does about an ADD that failed: DEL without a result, and the end of the namespace if there is one.
+    pub fn forget(&self, node: &Node, identity: &Identity) -> Result<CallResult> {
+        let name = netns_name(identity);
+        let environment = Self::call_environment("DEL", identity, &Path::new(NETNS_DIR).join(&name));
+        let result = self.call(node, &environment, Self::config(None).to_string().as_bytes())?;
+        if result.code != Some(0) {
+            bail!("DEL of {}: {}{}", identity.label(), result.stdout, result.stderr);
+        }
+        node.delete_pod_netns(&name)?;
         Ok(result)
     }
 

@@ -1,2 +1,62 @@
 //! `vpc-e2e`: the end-to-end suite.
-fn main() {}
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use e2e::binaries::Binaries;
+use e2e::scenarios::runner::{self, Selection};
+use e2e::scenarios::{Lane, single};
+
+/// The real binaries in a simulated VPC. As root some scenarios run twice: as root and as an unprivileged user.
+#[derive(Debug, Parser)]
+#[command(name = "vpc-e2e", version)]
+struct Arguments {
+    #[command(flatten)]
+    binaries: Binaries,
+    /// Run only scenarios whose name contains one of these
+    words: Vec<String>,
+    /// Show names and end
+    #[arg(long)]
+    list: bool,
+    /// Also run scenarios that wait for long constants of the daemon
+    #[arg(long)]
+    slow: bool,
+    /// Give up root for this user first
+    #[arg(long, value_name = "UID")]
+    as_uid: Option<u32>,
+    /// Run this one here, instead of all in processes of their own
+    #[arg(long, value_name = "NAME")]
+    scenario: Option<String>,
+}
+
+fn main() -> ExitCode {
+    run(Arguments::parse()).unwrap_or_else(|error| {
+        complain(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// The sandbox of a scenario is entered before any thread exists.
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    if let Some(name) = &arguments.scenario {
+        return single::run(name, arguments.binaries, arguments.as_uid);
+    }
+    let selection = Selection {
+        words: arguments.words,
+        lane: if arguments.slow { Lane::Slow } else { Lane::Usual },
+        uid: arguments.as_uid,
+    };
+    if arguments.list {
+        runner::names(&selection).iter().for_each(|name| runner::say(name));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let tally = runner::run(&selection, &arguments.binaries)?;
+    runner::say(&format!("{} passed, {} failed", tally.passed, tally.failed));
+    Ok(ExitCode::from(u8::from(tally.failed > 0)))
+}
+
+#[expect(clippy::print_stderr, reason = "the command line's messages")]
+fn complain(text: &str) {
+    eprintln!("{text}");
+}

@@ -1,1 +1,110 @@
-//! The end-to-end scenarios, by name. Each runs in a sandbox of its own.
+//! The end-to-end scenarios, by name. Each runs in a process and a sandbox of its own.
+//!
+//! Owns what must hold of the real binaries together; how they are started and looked at is the harness's. A scenario's
+//! name is the sentence that it proves. Called by `vpc-e2e` alone.
+
+mod bad_input;
+mod churn;
+mod daemons;
+mod datapath;
+mod faults;
+mod lifecycle;
+mod logs;
+mod repair;
+mod restart;
+pub mod runner;
+pub mod single;
+mod world;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use vpc_fabric::Sandbox;
+
+use crate::binaries::Binaries;
+
+/// What a scenario works with.
+#[derive(Debug)]
+pub struct Bench {
+    /// The entered sandbox.
+    pub sandbox: Sandbox,
+    /// The programs under test.
+    pub binaries: Binaries,
+}
+
+/// Whether a scenario runs without being asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Always.
+    Usual,
+    /// With `--slow` only: it waits for long constants of the daemon.
+    Slow,
+}
+
+/// As whom root runs a scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// As root only: being root makes no difference to what it shows.
+    Own,
+    /// As root, and again as an unprivileged user.
+    AlsoUnprivileged,
+}
+
+/// One scenario.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// What it proves, as a sentence.
+    pub name: &'static str,
+    /// It is ended after this.
+    pub limit: Duration,
+    /// When it runs.
+    pub lane: Lane,
+    /// As whom it runs.
+    pub rights: Rights,
+    run: fn(&Bench) -> Result<()>,
+}
+
+/// Limit of a scenario that names none.
+const LIMIT: Duration = Duration::from_secs(60);
+
+impl Scenario {
+    const fn new(name: &'static str, run: fn(&Bench) -> Result<()>) -> Self {
+        Self {
+            name,
+            limit: LIMIT,
+            lane: Lane::Usual,
+            rights: Rights::Own,
+            run,
+        }
+    }
+
+    const fn within(mut self, seconds: u64) -> Self {
+        self.limit = Duration::from_secs(seconds);
+        self
+    }
+
+    const fn slow(mut self) -> Self {
+        self.lane = Lane::Slow;
+        self
+    }
+
+    const fn also_unprivileged(mut self) -> Self {
+        self.rights = Rights::AlsoUnprivileged;
+        self
+    }
+}
+
+/// All of them; the longest first, so that nothing waits for it at the end.
+pub fn all() -> Vec<Scenario> {
+    [
+        churn::SCENARIOS,
+        bad_input::SCENARIOS,
+        faults::SCENARIOS,
+        restart::SCENARIOS,
+        lifecycle::SCENARIOS,
+        datapath::SCENARIOS,
+        daemons::SCENARIOS,
+        repair::SCENARIOS,
+    ]
+    .concat()
+}

@@ -1,0 +1,180 @@
+//! Packets: between pods by their own addresses, out of the VPC by the node's, and what the VPC drops.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::{Context, Result, ensure};
+use netlink::message::Rule;
+use netlink::packet::RouteNetlinkMessage;
+use nix::sys::signal::Signal;
+use vpc_fabric::fabric::DropReason;
+use vpc_fabric::probe::{EchoServer, Vantage};
+
+use super::world::{NODE, OTHER, PROBE, SMALL, World, change, pings, vpc_of};
+use super::{Bench, Scenario};
+use crate::kernel::KernelState;
+use crate::runtime::Pod;
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new(
+        "pods on primary and secondary ENIs of two nodes reach each other by their own addresses, and nothing is dropped",
+        pods_reach_each_other,
+    )
+    .also_unprivileged(),
+    Scenario::new(
+        "without its from-rule a pod's packets leave by the wrong ENI and the VPC drops them",
+        a_missing_rule_shows,
+    ),
+    Scenario::new(
+        "outside the VPC a pod is seen as its node's primary address, inside as itself",
+        leaving_the_vpc,
+    )
+    .also_unprivileged(),
+    Scenario::new(
+        "with external SNAT the node leaves source addresses alone",
+        external_snat,
+    ),
+];
+
+/// Priority of rules from a pod on a secondary ENI.
+const FROM_POD: u32 = 1536;
+const ECHO_PORT: u16 = 7;
+
+/// A pod on a secondary ENI.
+fn on_secondary(pods: &[Pod]) -> Result<&Pod> {
+    pods.iter()
+        .find(|pod| pod.device > 0)
+        .context("no pod is on a secondary ENI")
+}
+
+fn pods_reach_each_other(bench: &Bench) -> Result<()> {
+    let world = World::start(bench, vpc_of(2, SMALL), &[], &[])?;
+    let mut pods = world.add(NODE, "here", 4)?;
+    pods.extend(world.add(OTHER, "there", 4)?);
+    for node in [NODE, OTHER] {
+        let devices: BTreeSet<u32> = pods
+            .iter()
+            .filter(|pod| pod.node == node)
+            .map(|pod| pod.device)
+            .collect();
+        ensure!(
+            devices.len() > 1 && devices.contains(&0),
+            "{node} has pods on {devices:?} only"
+        );
+    }
+    world.check_mesh(&pods)?;
+    ensure!(world.cluster.wrong_source_drops()? == 0, "packets were dropped");
+    world.remove(&pods)?;
+    ensure!(world.cluster.wrong_source_drops()? == 0, "packets were dropped");
+    world.finish()
+}
+
+fn a_missing_rule_shows(bench: &Bench) -> Result<()> {
+    let mut world = World::start(bench, vpc_of(2, SMALL), &[], &[])?;
+    let here = world.add(NODE, "here", 4)?;
+    let there = world.add(OTHER, "there", 1)?;
+    let (pod, target) = (on_secondary(&here)?.clone(), there[0].address);
+    ensure!(pings(&pod, target)?, "the pod does not reach the other node");
+    ensure!(world.cluster.wrong_source_drops()? == 0, "packets were dropped");
+    // A daemon that watches could put the rule back at once.
+    world.cluster.daemon(NODE)?.stop(Signal::SIGKILL)?;
+    let rule = Rule {
+        priority: FROM_POD,
+        from: Some(pod.address),
+        ..Rule::default()
+    };
+    let message = RouteNetlinkMessage::DelRule(rule.message());
+    change(world.node(NODE)?, 0, message).context("the pod has no from-rule")?;
+    ensure!(!pings(&pod, target)?, "the pod is answered without its rule");
+    let drops = world.cluster.wrong_source_drops()?;
+    ensure!(drops > 0, "nothing was dropped");
+    world.cluster.start_daemon(NODE)?;
+    // DEL of a pod whose rule is gone already, and a new pod in its place.
+    world.remove(std::slice::from_ref(&pod))?;
+    let again = world.add_one(NODE, "again")?;
+    let before = world.cluster.wrong_source_drops()?;
+    ensure!(pings(&again, target)?, "the new pod does not reach the other node");
+    let after = world.cluster.wrong_source_drops()?;
+    ensure!(before == after, "{} packets were dropped", after - before);
+    world.finish()
+}
+
+/// Addresses that an echo server sees pods come from, by UDP and TCP.
+fn seen_from(pods: &[Pod], server: SocketAddrV4) -> Result<Vec<Option<Ipv4Addr>>> {
+    let mut seen = Vec::new();
+    for pod in pods {
+        let vantage = Vantage::new(&pod.netns.netns).within(PROBE);
+        let answers = [vantage.ask_tcp(&[server])?, vantage.ask_udp(&[server])?].concat();
+        seen.extend(answers.into_iter().map(|answer| answer.map(|address| *address.ip())));
+    }
+    Ok(seen)
+}
+
+/// An echo server on the internet.
+fn internet(world: &World) -> Result<EchoServer> {
+    let host = world.config.internet.first().context("there is an internet host")?;
+    let netns = world.cluster.vpc.handle().internet_host(&host.name);
+    let address = SocketAddrV4::new(host.addresses[0], ECHO_PORT);
+    Ok(EchoServer::start(&netns.context("the internet host is up")?, address)?)
+}
+
+fn leaving_the_vpc(bench: &Bench) -> Result<()> {
+    let world = World::start(bench, vpc_of(2, SMALL), &[], &[])?;
+    let pods = world.add(NODE, "here", 5)?;
+    let primary = world.primary(NODE)?;
+    let outside = internet(&world)?;
+    let seen = seen_from(&pods, outside.address())?;
+    ensure!(
+        seen.iter().all(|address| *address == Some(primary)),
+        "the internet saw {seen:?}, not {primary}"
+    );
+    let there = world.add_one(OTHER, "there")?;
+    let inside = EchoServer::start(&there.netns.netns, SocketAddrV4::new(there.address, ECHO_PORT))?;
+    for pod in &pods {
+        let seen = seen_from(std::slice::from_ref(pod), inside.address())?;
+        ensure!(
+            seen.iter().all(|address| *address == Some(pod.address)),
+            "a pod saw {} as {seen:?}",
+            pod.address
+        );
+    }
+    // Programs of the other node itself reach pods, and are seen as the node.
+    let node_of = Vantage::new(world.node(NODE)?.netns()).within(PROBE);
+    let seen = node_of.ask_tcp(&[inside.address()])?;
+    ensure!(
+        seen.iter()
+            .all(|address| address.is_some_and(|address| *address.ip() == primary)),
+        "a pod saw the other node as {seen:?}"
+    );
+    ensure!(world.cluster.wrong_source_drops()? == 0, "packets were dropped");
+    world.finish()
+}
+
+fn external_snat(bench: &Bench) -> Result<()> {
+    let world = World::start(
+        bench,
+        vpc_of(1, SMALL),
+        &[],
+        &[("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true")],
+    )?;
+    let baseline = KernelState::of(world.node(NODE)?)?;
+    ensure!(
+        !baseline.rules.iter().any(|rule| rule.contains("fwmark")),
+        "connections are marked without SNAT: {:?}",
+        baseline.rules
+    );
+    let pods = world.add(NODE, "here", 4)?;
+    let outside = internet(&world)?;
+    let seen = seen_from(&pods, outside.address())?;
+    ensure!(seen.iter().all(Option::is_none), "the internet saw {seen:?}");
+    // Without a NAT gateway such packets end at the VPC's edge, which tells their source.
+    let drops = world.cluster.vpc.handle().drops()?;
+    let sources: BTreeSet<Ipv4Addr> = drops.iter().map(|drop| drop.source).collect();
+    let expected: BTreeSet<Ipv4Addr> = pods.iter().map(|pod| pod.address).collect();
+    ensure!(sources == expected, "the VPC's edge saw {sources:?}, not {expected:?}");
+    ensure!(
+        drops.iter().all(|drop| drop.reason == DropReason::NoPublicAddress),
+        "dropped for another reason: {drops:?}"
+    );
+    world.finish()
+}

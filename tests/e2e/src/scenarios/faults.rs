@@ -1,0 +1,153 @@
+//! EC2 refuses, loses answers, or is slow while the daemon dies.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use vpc_sim::model::{Action, Ec2Error, Effect, ErrorCode, Fault};
+
+use super::world::{IPAM_JSON, NODE, SMALL, SMALL_SLOTS, SOON, World, vpc_of};
+use super::{Bench, Scenario};
+use crate::wait;
+
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario::new(
+        "throttled calls are repeated with growing pauses until every pod has its address",
+        throttling,
+    ),
+    Scenario::new("a creation whose answer is lost leaves no second ENI", lost_creation),
+    Scenario::new("lost answers of other calls leave nothing behind", lost_answers),
+    Scenario::new(
+        "a daemon killed between creation and attachment finds its ENI again",
+        killed_while_creating,
+    ),
+    Scenario::new(
+        "a half-made ENI is found after a reboot, without files, and deleted",
+        half_made_after_reboot,
+    ),
+    Scenario::new(
+        "addresses taken away behind the daemon's back are not granted, and pods on them are told as orphans",
+        taken_away,
+    ),
+];
+
+/// Pods that fill the first ENI and begin a second one.
+const PODS: usize = SMALL_SLOTS as usize + 1;
+
+fn refusal(code: ErrorCode) -> Fault {
+    Fault::Refuse(Ec2Error::stock(code))
+}
+
+fn throttling(bench: &Bench) -> Result<()> {
+    let mut world = World::prepare(bench, vpc_of(1, SMALL), &[], &[])?;
+    let throttled = refusal(ErrorCode::RequestLimitExceeded);
+    world.inject(Action::AssignPrivateIpAddresses, &throttled, 3);
+    world.inject(Action::CreateNetworkInterface, &throttled, 3);
+    world.inject(Action::AttachNetworkInterface, &throttled, 2);
+    world.cluster.start_daemons()?;
+    let pods = world.add(NODE, "pod", PODS)?;
+    world.check_mesh(&pods)?;
+    let assigned = world.calls_of(Action::AssignPrivateIpAddresses);
+    let created = world.calls_of(Action::CreateNetworkInterface);
+    // Three refusals each; the fill of the first ENI and at most two further ENIs succeed.
+    ensure!(assigned <= 5 && created <= 5, "{:?}", world.cluster.ec2_calls());
+    world.finish()
+}
+
+fn lost_creation(bench: &Bench) -> Result<()> {
+    let mut world = World::prepare(bench, vpc_of(1, SMALL), &[], &[("MAX_ENI", "2")])?;
+    world.inject(Action::CreateNetworkInterface, &Fault::LoseAnswer(Effect::Applied), 1);
+    world.cluster.start_daemons()?;
+    let pods = world.add(NODE, "pod", PODS)?;
+    world.check_mesh(&pods)?;
+    ensure!(
+        world.calls_of(Action::CreateNetworkInterface) >= 2,
+        "the creation was not repeated"
+    );
+    ensure!(world.eni_count() == 2, "{} ENIs exist", world.eni_count());
+    world.finish()
+}
+
+fn lost_answers(bench: &Bench) -> Result<()> {
+    let mut world = World::prepare(bench, vpc_of(1, SMALL), &[], &[("MAX_ENI", "2")])?;
+    for (action, effect) in [
+        (Action::AssignPrivateIpAddresses, Effect::Applied),
+        (Action::CreateNetworkInterface, Effect::NotApplied),
+        (Action::AttachNetworkInterface, Effect::Applied),
+        (Action::ModifyNetworkInterfaceAttribute, Effect::NotApplied),
+    ] {
+        world.inject(action, &Fault::LoseAnswer(effect), 1);
+    }
+    world.cluster.start_daemons()?;
+    let pods = world.add(NODE, "pod", PODS)?;
+    world.check_mesh(&pods)?;
+    ensure!(world.eni_count() == 2, "{} ENIs exist", world.eni_count());
+    world.finish()
+}
+
+/// Kills the daemon when EC2 has made the ENI, long before EC2's answer.
+fn kill_while_creating(world: &mut World) -> Result<()> {
+    let slow = Fault::Delay(Duration::from_secs(20));
+    world.inject(Action::CreateNetworkInterface, &slow, 1);
+    world.cluster.start_daemons()?;
+    // The pod uses the only ENI, so that a second one is wanted.
+    world.add(NODE, "first", 1)?;
+    wait::until("EC2 has made an ENI", SOON, || {
+        Ok((world.eni_count() == 2).then_some(()))
+    })?;
+    world.cluster.daemon(NODE)?.stop(Signal::SIGKILL)?;
+    Ok(())
+}
+
+fn killed_while_creating(bench: &Bench) -> Result<()> {
+    let mut world = World::prepare(bench, vpc_of(1, SMALL), &[], &[("MAX_ENI", "2")])?;
+    kill_while_creating(&mut world)?;
+    world.cluster.start_daemon(NODE)?;
+    let pods = world.add(NODE, "pod", PODS)?;
+    world.check_mesh(&pods)?;
+    ensure!(world.eni_count() == 2, "{} ENIs exist", world.eni_count());
+    world.finish()
+}
+
+fn half_made_after_reboot(bench: &Bench) -> Result<()> {
+    let timers = [("half_made_after", "0.5"), ("half_made_age", "1")];
+    let mut world = World::prepare(bench, vpc_of(1, SMALL), &timers, &[("MAX_ENI", "2")])?;
+    kill_while_creating(&mut world)?;
+    for name in ["ipam.json", "vpc-cni-state.json"] {
+        let file = world.node(NODE)?.outside(IPAM_JSON.as_ref()).with_file_name(name);
+        std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+    }
+    world.cluster.start_daemon(NODE)?;
+    wait::until("the half-made ENI is gone", SOON, || {
+        Ok((world.calls_of(Action::DeleteNetworkInterface) >= 1 && world.eni_count() <= 2).then_some(()))
+    })?;
+    let pods = world.add(NODE, "pod", PODS)?;
+    world.check_mesh(&pods)?;
+    world.finish()
+}
+
+fn taken_away(bench: &Bench) -> Result<()> {
+    let mut world = World::start(bench, vpc_of(1, SMALL), &[], &[("MAX_ENI", "1")])?;
+    let pod = world.add_one(NODE, "pod")?;
+    let simulator = world.cluster.vpc.simulator().clone();
+    simulator.with_model(|model, now| {
+        let eni = model.enis().next().cloned().context("there is an ENI")?;
+        let call = vpc_sim::model::request::UnassignPrivateIpAddresses {
+            eni: eni.id.clone(),
+            addresses: eni.secondary.clone(),
+            prefixes: Vec::new(),
+        };
+        model.call_directly(now, &call).context("unassign")
+    })?;
+    // The daemon looks at EC2 when it starts.
+    world.cluster.daemon(NODE)?.stop(Signal::SIGTERM)?;
+    world.cluster.start_daemon(NODE)?;
+    world.wait_for_pool(NODE, "the pod is an orphan, and there are new addresses", |pool| {
+        pool["orphans"] == 1 && pool["free"].as_u64() > Some(0)
+    })?;
+    let next = world.add(NODE, "next", 2)?;
+    ensure!(next.iter().all(|other| other.address != pod.address), "granted again");
+    world.check_mesh(&next)?;
+    world.remove(&[pod])?;
+    world.finish()
+}
