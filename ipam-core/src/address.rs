@@ -52,11 +52,9 @@ impl AddressState {
     pub(crate) fn rests_until(&self) -> Option<BootTime> {
         match self {
             Self::Cooling { until, .. } => Some(*until),
-            Self::Free { .. }
-            | Self::Leased(_)
-            | Self::Releasing(_)
-            | Self::Missing { .. }
-            | Self::Blocked { .. } => None,
+            Self::Free { .. } | Self::Leased(_) | Self::Releasing(_) | Self::Missing { .. } | Self::Blocked { .. } => {
+                None
+            }
         }
     }
 }

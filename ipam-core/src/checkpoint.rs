@@ -67,12 +67,20 @@ impl Core {
         let ipam_json = ipam_file::encode(self.pool.leases.values(), &stamp);
         let source = SideSource {
             boot_id: &self.config.boot_id,
-            fingerprint: fingerprint(&ipam_json),
+            // While addresses of unknown past still have to rest, the next run must not take them for known either.
+            fingerprint: if self.rest_unknown.is_some() {
+                String::new()
+            } else {
+                fingerprint(&ipam_json)
+            },
             generation: generation.0,
             next_op: self.next_op,
             max_enis: self.max_enis,
             resting_elsewhere: self.resting_elsewhere.iter().map(|(a, until)| (*a, *until)).collect(),
-            look_for_half_made: self.describe.get(&Scope::OwnAvailable).is_some_and(|wish| wish.is_open()),
+            look_for_half_made: self
+                .describe
+                .get(&Scope::OwnAvailable)
+                .is_some_and(|wish| wish.is_open()),
         };
         let side_file = side_file::encode(
             source,
@@ -103,7 +111,11 @@ impl Core {
             None => Vec::new(),
         };
         let timers = &core.config.timers;
-        let rest = if files.ipam_json.is_some() { timers.hold() } else { timers.hold_unknown() };
+        let rest = if files.ipam_json.is_some() {
+            timers.hold()
+        } else {
+            timers.hold_unknown()
+        };
         let mut rows = Vec::new();
         let restored = match side {
             Some((file, mut state)) => {
@@ -149,7 +161,11 @@ impl Core {
                 let until = now.after(rest);
                 let rest = AddressState::Cooling { since: now, until };
                 (eni.idle_since, eni.known_since, eni.changed_at) = (now, now, now);
-                eni.addresses_mut().for_each(|(_, state)| *state = rest.clone());
+                let unblocked = |state: &&mut AddressState| !matches!(state, AddressState::Blocked { .. });
+                eni.addresses_mut()
+                    .map(|(_, state)| state)
+                    .filter(unblocked)
+                    .for_each(|state| *state = rest.clone());
             }
             self.pool.enis.insert(eni.id.clone(), eni);
         }

@@ -293,7 +293,11 @@ impl Core {
     /// The device of an ENI in service went without our doing: EC2 knows why.
     fn link_gone(&mut self, mac: MacAddress, now: BootTime) {
         self.links.remove(&mac);
-        if self.pool.enis().any(|eni| eni.mac == mac && eni.phase.is_arriving_or_ready()) {
+        if self
+            .pool
+            .enis()
+            .any(|eni| eni.mac == mac && eni.phase.is_arriving_or_ready())
+        {
             let at = now.after(self.config.timers.settle);
             self.wish(Scope::Attached).want(at);
         }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, MacAddress, NetworkCard, Prefix28, RouteTableId, SubnetId};
+use vpc_types::{
+    Allocation, AttachmentId, DeviceNumber, EniId, MacAddress, NetworkCard, Prefix28, RouteTableId, SubnetId,
+};
 
 use crate::address::AddressState;
 use crate::event::{EniFact, EniRole, OnTermination};
@@ -135,6 +137,33 @@ impl Eni {
         }
     }
 
+    /// A copy without its addresses, for plans that read them not.
+    pub(crate) fn outline(&self) -> Self {
+        Self {
+            id: self.id.clone(),
+            mac: self.mac,
+            subnet: self.subnet.clone(),
+            primary_address: self.primary_address,
+            role: self.role,
+            device: self.device,
+            card: self.card,
+            attachment: self.attachment.clone(),
+            on_termination: self.on_termination,
+            phase: self.phase,
+            known_since: self.known_since,
+            changed_at: self.changed_at,
+            idle_since: self.idle_since,
+            missing_since: self.missing_since,
+            ec2_op: self.ec2_op,
+            kernel_op: self.kernel_op,
+            not_before: self.not_before,
+            refusals: self.refusals,
+            next_look: self.next_look,
+            looks: self.looks,
+            blocks: BTreeMap::new(),
+        }
+    }
+
     /// Table with its routes.
     pub fn table(&self) -> RouteTableId {
         RouteTableId::for_eni(self.card, self.device)
@@ -164,7 +193,11 @@ impl Eni {
 
     pub(crate) fn address_mut(&mut self, address: Ipv4Addr) -> Option<&mut AddressState> {
         let single = Allocation::Ip(address);
-        let at = if self.blocks.contains_key(&single) { single } else { prefix_of(address) };
+        let at = if self.blocks.contains_key(&single) {
+            single
+        } else {
+            prefix_of(address)
+        };
         self.blocks.get_mut(&at)?.get_mut(&address)
     }
 

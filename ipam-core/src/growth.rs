@@ -1,11 +1,11 @@
 //! How many addresses are missing, and the fewest calls that bring them.
 
 use crate::action::Work;
-use crate::backoff::Need;
 use crate::add::count;
+use crate::backoff::Need;
 use crate::config::WarmTarget;
 use crate::core::Core;
-use crate::eni::{Eni, EniPhase};
+use crate::eni::Eni;
 use crate::event::{EniRole, Refusal};
 use crate::{BootTime, Now};
 
@@ -32,7 +32,7 @@ impl Core {
         if !self.seen_ec2 || asking || !self.growth_is_due(now) {
             return;
         }
-        for id in self.growable() {
+        for id in self.growable(now) {
             let room = u32::from(self.slots_free(&self.pool.enis[&id]));
             let want = self.chunk(missing).min(room);
             let backoff = self.backoffs.allocate.next_try(self.need());
@@ -81,11 +81,17 @@ impl Core {
         let Some(limit) = self.ask_at_most else { return chunk };
         // A scarce subnet serves those who wait first.
         let waiting = count(self.waiting.len());
-        chunk.min(u32::from(limit)).min(if waiting > 0 { waiting } else { u32::MAX })
+        chunk
+            .min(u32::from(limit))
+            .min(if waiting > 0 { waiting } else { u32::MAX })
     }
 
     fn need(&self) -> Need {
-        if self.waiting.is_empty() { Need::Refill } else { Need::Starving }
+        if self.waiting.is_empty() {
+            Need::Refill
+        } else {
+            Need::Starving
+        }
     }
 
     /// Addresses that are neither there nor on their way.
@@ -142,14 +148,14 @@ impl Core {
     }
 
     /// ENIs with free slots and no call under way, the one with most room first: fewest calls.
-    fn growable(&self) -> Vec<vpc_types::EniId> {
+    fn growable(&self, now: BootTime) -> Vec<vpc_types::EniId> {
+        let open = |eni: &&Eni| eni.serves() && eni.ec2_op.is_none() && eni.not_before <= now;
         let mut enis: Vec<&Eni> = self
             .pool
             .enis
             .values()
-            .filter(|eni| {
-                eni.phase == EniPhase::Ready && eni.serves() && eni.ec2_op.is_none() && self.slots_free(eni) > 0
-            })
+            .filter(open)
+            .filter(|eni| self.slots_free(eni) > 0)
             .collect();
         enis.sort_by_key(|eni| (std::cmp::Reverse(self.slots_free(eni)), eni.device));
         enis.into_iter().map(|eni| eni.id.clone()).collect()
@@ -179,7 +185,11 @@ impl Core {
             .pool
             .enis()
             .any(|eni| eni.role != EniRole::Unmanaged && eni.phase.is_arriving_or_ready() && self.slots_free(eni) > 0);
-        let enis_left = if self.config.node.slots_per_eni > 0 { self.enis_left() } else { 0 };
+        let enis_left = if self.config.node.slots_per_eni > 0 {
+            self.enis_left()
+        } else {
+            0
+        };
         match (growable, enis_left) {
             (true, _) => Some(Room::OnEni),
             (false, 1..) => Some(Room::NewEni),
@@ -198,7 +208,8 @@ impl Core {
             .front()
             .map(|waiter| waiter.since.after(self.config.timers.coalesce));
         // Without a permission the next try has the same end.
-        (backoff.last != Some(Refusal::Denied)).then(|| backoff.next_try(Need::Starving).max(coalesced.unwrap_or(now)).max(now))
+        (backoff.last != Some(Refusal::Denied))
+            .then(|| backoff.next_try(Need::Starving).max(coalesced.unwrap_or(now)).max(now))
     }
 }
 

@@ -176,7 +176,12 @@ fn no_growth_exceeds_the_enis_of_the_instance(core: &Core) -> Result<(), Violati
         .filter(|record| matches!(record.work, Work::CreateEni { .. }))
         .count();
     // Others may attach ENIs of theirs at any moment; what counts is that we never ask for more.
-    let ours = core.pool.enis.values().filter(|eni| eni.role != EniRole::Unmanaged).count();
+    let ours = core
+        .pool
+        .enis
+        .values()
+        .filter(|eni| eni.role != EniRole::Unmanaged)
+        .count();
     let enis = ours + creating;
     let limit = core.config.node.max_enis;
     if creating > 0 && enis > usize::from(limit) {

@@ -24,7 +24,7 @@ impl Core {
     pub(crate) fn plan_lifecycles(&mut self, now: Now) {
         let ids: Vec<EniId> = self.pool.enis.keys().cloned().collect();
         for id in ids {
-            let eni = self.pool.enis[&id].clone();
+            let eni = self.pool.enis[&id].outline();
             if eni.role != EniRole::Unmanaged && self.due(eni.not_before, now.boot) {
                 self.plan_eni(&eni, now.boot);
             }
@@ -38,7 +38,10 @@ impl Core {
                 self.plan_setup(eni, now);
                 self.plan_delete_on_termination(eni, now);
             }
-            EniPhase::Ready => self.plan_delete_on_termination(eni, now),
+            EniPhase::Ready => {
+                self.watch_device(eni, now);
+                self.plan_delete_on_termination(eni, now);
+            }
             EniPhase::Retiring if eni.kernel_op.is_none() => {
                 let work = Work::TeardownEni {
                     eni: eni.id.clone(),
@@ -82,6 +85,19 @@ impl Core {
                 address: eni.primary_address,
                 subnet: eni.subnet.clone(),
             });
+        }
+    }
+
+    fn watch_device(&mut self, eni: &Eni, now: BootTime) {
+        if eni.role == EniRole::Primary || self.links.contains(&eni.mac) {
+            let eni = self
+                .pool
+                .enis
+                .get_mut(&eni.id)
+                .expect("the caller found it in the pool");
+            (eni.looks, eni.next_look) = (0, None);
+        } else if self.last_kernel.is_some() {
+            self.look_for_device(&eni.id, now);
         }
     }
 
@@ -212,6 +228,7 @@ impl Core {
 
     pub(crate) fn eni_deleted(&mut self, id: &EniId) {
         if self.pool.enis.remove(id).is_some() {
+            self.rehome_leases();
             self.outbox.bump();
             self.note_eni(id, "deleted");
         }
@@ -233,21 +250,31 @@ impl Core {
         if let Some(eni) = self.pool.enis.get_mut(id) {
             eni.blocks.retain(|allocation, _| !allocations.contains(allocation));
         }
+        self.rehome_leases();
     }
 
     /// A release did not happen: the addresses are ours as before.
     pub(crate) fn addresses_kept(&mut self, id: &EniId, allocations: &BTreeSet<Allocation>, now: BootTime) {
         if let Some(eni) = self.pool.enis.get_mut(id) {
             let releasing = |state: &&mut AddressState| matches!(state, AddressState::Releasing(_));
-            let blocks = eni.blocks.iter_mut().filter(|(allocation, _)| allocations.contains(allocation));
+            let blocks = eni
+                .blocks
+                .iter_mut()
+                .filter(|(allocation, _)| allocations.contains(allocation));
             let states = blocks.flat_map(|(_, block)| block.values_mut());
-            states.filter(releasing).for_each(|state| *state = AddressState::Free { since: now });
+            states
+                .filter(releasing)
+                .for_each(|state| *state = AddressState::Free { since: now });
         }
     }
 
     /// State of an address that EC2 gave us this moment. It may have had a pod on another ENI of this node a moment ago.
     pub(crate) fn fresh(&self, allocation: Allocation, now: BootTime) -> AddressState {
-        let shows_life = |address| self.last_kernel.as_ref().is_some_and(|view| view.signs.contains_key(&address));
+        let shows_life = |address| {
+            self.last_kernel
+                .as_ref()
+                .is_some_and(|view| view.signs.contains_key(&address))
+        };
         if allocation.addresses().any(shows_life) {
             return AddressState::Blocked { since: now };
         }

@@ -165,7 +165,9 @@ impl Core {
                 self.applied(&work, applied, now);
             }
             OpOutcome::Refused(refusal)
-                if record.history == OpHistory::MayHaveTakenEffect && work.is_repeatable() && refusal.says_nothing() =>
+                if record.history == OpHistory::MayHaveTakenEffect
+                    && work.is_repeatable()
+                    && refusal.says_nothing() =>
             {
                 record.state = OpState::Unresolved { since: now.boot };
                 let kind = work.kind();
@@ -255,17 +257,23 @@ impl Core {
 
     fn is_settled_in(&self, id: &EniId, now: BootTime) -> bool {
         let settle = self.config.timers.settle;
-        self.pool.enis.get(id).is_none_or(|eni| now.since(eni.known_since) > settle)
+        self.pool
+            .enis
+            .get(id)
+            .is_none_or(|eni| now.since(eni.known_since) > settle)
     }
 
     /// A refusal that concerns one ENI alone: pause that ENI, and look at it if EC2 knows more than we do.
     fn hold_eni(&mut self, work: &Work, now: BootTime) {
         let timers = self.config.timers;
+        let look = work.is_ec2() && !matches!(work, Work::DeleteEni { .. });
         if let Some(eni) = work.eni().and_then(|id| self.pool.enis.get_mut(id)) {
             eni.refusals = (eni.refusals + 1).min(6);
-            eni.not_before = now.after(timers.backoff_start * 2u32.pow(eni.refusals - 1));
+            let pause = timers.backoff_start * 2u32.pow(eni.refusals - 1);
+            // The view that explains the refusal is believed only when nothing has changed for the settle time.
+            eni.not_before = now.after(if look { pause.max(timers.settle * 2) } else { pause });
         }
-        if work.is_ec2() && !matches!(work, Work::DeleteEni { .. }) {
+        if look {
             self.wish(Scope::Attached).want(now.after(timers.settle));
         }
     }

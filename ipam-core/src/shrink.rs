@@ -121,7 +121,7 @@ impl Core {
         let emptiest = self
             .pool
             .enis()
-            .filter(|eni| eni.serves() && eni.ec2_op.is_none())
+            .filter(|eni| eni.serves() && eni.ec2_op.is_none() && eni.not_before <= now)
             .min_by_key(|eni| eni.leased());
         let Some(id) = emptiest.map(|eni| eni.id.clone()) else {
             return;

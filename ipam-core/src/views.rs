@@ -84,9 +84,12 @@ impl Core {
         }
         self.rehome_leases();
         self.seen_ec2 = true;
-        if view.started_at >= self.started_at.after(self.config.timers.settle) {
+        if view.started_at >= self.started_at.after(self.config.timers.settle) && self.last_kernel.is_some() {
             // An earlier view may not have shown all that the former run had.
             self.rest_unknown = None;
+        } else if self.rest_unknown.is_some() {
+            let at = now.boot.after(self.config.timers.settle);
+            self.wish(Scope::Attached).want(at);
         }
         self.outbox.bump();
     }
@@ -100,7 +103,12 @@ impl Core {
             let mut stale = BTreeSet::new();
             for allocation in &fact.allocations {
                 let other = |eni: &&Eni| eni.id != fact.id && eni.blocks.contains_key(allocation);
-                if self.pool.enis().find(other).is_some_and(|eni| !self.believes(believed, eni)) {
+                if self
+                    .pool
+                    .enis()
+                    .find(other)
+                    .is_some_and(|eni| !self.believes(believed, eni))
+                {
                     stale.insert(*allocation);
                 }
             }
@@ -116,7 +124,8 @@ impl Core {
         for allocation in allocations {
             for eni in self.pool.enis.values_mut().filter(|eni| eni.id != *id) {
                 let gone = eni.blocks.remove(allocation).into_iter().flatten();
-                self.resting_elsewhere.extend(gone.filter_map(|(address, state)| Some((address, state.rests_until()?))));
+                self.resting_elsewhere
+                    .extend(gone.filter_map(|(address, state)| Some((address, state.rests_until()?))));
             }
         }
     }
@@ -189,8 +198,11 @@ impl Core {
     /// What is no longer shown goes missing, and is forgotten when a second view agrees; what is shown again comes back.
     fn compare_addresses(&mut self, fact: &EniFact, now: BootTime) {
         let timers = self.config.timers;
-        let states: BTreeMap<Allocation, AddressState> =
-            fact.allocations.iter().map(|allocation| (*allocation, self.fresh(*allocation, now))).collect();
+        let states: BTreeMap<Allocation, AddressState> = fact
+            .allocations
+            .iter()
+            .map(|allocation| (*allocation, self.fresh(*allocation, now)))
+            .collect();
         let eni = self
             .pool
             .enis

@@ -9,7 +9,10 @@ fn adds_wait_for_addresses_and_are_served_in_order_of_arrival() {
     node.pass(1.0);
     assert!(node.replies.is_empty());
     let (op, work) = node.only_run();
-    assert!(matches!(work, Work::AllocateAddresses { count: 3, .. }), "a burst is one call: {work:?}");
+    assert!(
+        matches!(work, Work::AllocateAddresses { count: 3, .. }),
+        "a burst is one call: {work:?}"
+    );
     node.allocate(op, &[20, 10]);
     assert_eq!(reqs.map(|req| node.granted(req).is_some()), [true, true, false]);
     let (op, _) = node.only_run();
@@ -32,7 +35,9 @@ fn a_del_cancels_a_waiting_add_of_its_key_only() {
     let (mine, other) = (node.add("a"), node.add("b"));
     let del = node.del("a");
     assert_eq!(node.reply(del), Some(&Outcome::UnknownPod));
-    let Some(Outcome::Refused(cause)) = node.reply(mine) else { panic!("{:?}", node.replies) };
+    let Some(Outcome::Refused(cause)) = node.reply(mine) else {
+        panic!("{:?}", node.replies)
+    };
     assert_eq!(cause.code.as_str(), "SANDBOX_BUSY");
     assert_eq!(node.reply(other), None);
 }
@@ -64,9 +69,14 @@ fn an_add_that_cannot_be_served_in_time_is_refused_with_code_and_numbers() {
             node.outcome(op, OpOutcome::Refused(Refusal::Throttled));
         }
     }
-    let Some(Outcome::Refused(cause)) = node.reply(req) else { panic!("{:?}", node.replies) };
+    let Some(Outcome::Refused(cause)) = node.reply(req) else {
+        panic!("{:?}", node.replies)
+    };
     let text = cause.to_string();
-    assert!(text.starts_with("THROTTLED: 1 addresses (1 assigned, 0 cooling, 0 free) on 1 of 3 ENIs"), "{text}");
+    assert!(
+        text.starts_with("THROTTLED: 1 addresses (1 assigned, 0 cooling, 0 free) on 1 of 3 ENIs"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -76,7 +86,9 @@ fn an_add_beyond_all_limits_is_refused_at_once() {
     let mut node = Node::started(config, vec![eni(0, &[10])]);
     let (first, second) = (node.add("a"), node.add("b"));
     assert_eq!(node.granted(first), Some(ip(10)));
-    let Some(Outcome::Refused(cause)) = node.reply(second) else { panic!("{:?}", node.replies) };
+    let Some(Outcome::Refused(cause)) = node.reply(second) else {
+        panic!("{:?}", node.replies)
+    };
     assert_eq!(cause.code.as_str(), "ENI_LIMIT");
     assert!(node.runs.is_empty(), "no call could help: {:?}", node.runs);
 }
@@ -138,5 +150,8 @@ fn a_full_subnet_is_asked_for_less_and_ever_more_rarely() {
         }
     }
     assert!(asked.len() < 25, "{asked:?}");
-    assert!(asked.is_sorted_by(|(_, more), (_, less)| more >= less) && asked.last().unwrap().1 == 1, "{asked:?}");
+    assert!(
+        asked.is_sorted_by(|(_, more), (_, less)| more >= less) && asked.last().unwrap().1 == 1,
+        "{asked:?}"
+    );
 }

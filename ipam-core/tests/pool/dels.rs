@@ -38,7 +38,10 @@ fn del_is_repeatable_and_an_unknown_key_is_no_error() {
     node.add("a");
     let (first, second, other) = (node.del("a"), node.del("a"), node.del("never"));
     assert!(matches!(node.reply(first), Some(Outcome::Deleted(_))));
-    assert_eq!((node.reply(second), node.reply(other)), (Some(&Outcome::UnknownPod), Some(&Outcome::UnknownPod)));
+    assert_eq!(
+        (node.reply(second), node.reply(other)),
+        (Some(&Outcome::UnknownPod), Some(&Outcome::UnknownPod))
+    );
 }
 
 #[test]
@@ -48,7 +51,11 @@ fn without_a_working_disk_a_del_succeeds() {
     node.disk = Disk::Fails;
     let del = node.del("a");
     node.pass(2.0);
-    assert!(matches!(node.reply(del), Some(Outcome::Deleted(_))), "{:?}", node.replies);
+    assert!(
+        matches!(node.reply(del), Some(Outcome::Deleted(_))),
+        "{:?}",
+        node.replies
+    );
 }
 
 #[test]
@@ -85,7 +92,10 @@ fn a_plugin_that_dies_before_it_wires_leaves_no_lease_for_ever() {
     let mut node = Node::started(config(warm(0)), vec![eni(0, &[10])]);
     node.add("a");
     node.pass(50.0);
-    assert!(node.core.pool().lease(&key("a")).is_some(), "the plugin may still be at work");
+    assert!(
+        node.core.pool().lease(&key("a")).is_some(),
+        "the plugin may still be at work"
+    );
     node.pass(40.0);
     assert!(node.core.pool().lease(&key("a")).is_none());
 }

@@ -57,7 +57,9 @@ fn an_idle_eni_goes_only_after_a_dump_without_life_on_it() {
         node.pass(30.0);
         pods.iter().for_each(|last| node.wire("stranger", ip(*last)));
         node.pass(2_000.0);
-        node.runs.into_iter().any(|(_, work)| matches!(work, Work::Detach { .. }))
+        node.runs
+            .into_iter()
+            .any(|(_, work)| matches!(work, Work::Detach { .. }))
     };
     assert!(detached(&[]), "an idle ENI goes");
     assert!(!detached(&[20]), "one with life stays");
@@ -84,11 +86,20 @@ fn a_lease_out_of_view_is_kept_as_an_orphan_and_adopted_again() {
     };
     node.enis[0] = eni(0, &[11]);
     look(&mut node);
-    let lease = |node: &Node| node.core.pool().lease(&key("a")).map(|lease| (lease.state, lease.address));
+    let lease = |node: &Node| {
+        node.core
+            .pool()
+            .lease(&key("a"))
+            .map(|lease| (lease.state, lease.address))
+    };
     assert_eq!(lease(&node), Some((LeaseState::Orphan, ip(10))));
     node.enis[0] = eni(0, &[10, 11]);
     look(&mut node);
-    assert!(matches!(lease(&node), Some((LeaseState::Granted | LeaseState::Wired, _))), "{:?}", lease(&node));
+    assert!(
+        matches!(lease(&node), Some((LeaseState::Granted | LeaseState::Wired, _))),
+        "{:?}",
+        lease(&node)
+    );
 }
 
 #[test]

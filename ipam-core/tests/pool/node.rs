@@ -72,7 +72,11 @@ pub(crate) fn eni(number: u16, addresses: &[u8]) -> EniFact {
         subnet: "subnet-0123".parse().unwrap(),
         primary_address: ip(200 + low),
         allocations: addresses.iter().map(|last| Allocation::Ip(ip(*last))).collect(),
-        role: if number == 0 { EniRole::Primary } else { EniRole::Managed },
+        role: if number == 0 {
+            EniRole::Primary
+        } else {
+            EniRole::Managed
+        },
         attachment: Some(AttachmentFact {
             id: format!("eni-attach-{number:017x}").parse().unwrap(),
             device: DeviceNumber(number),
@@ -102,7 +106,10 @@ impl Node {
             now: start,
             disk: Disk::Works,
             files: StoredFiles::default(),
-            kernel: KernelView { macs, ..KernelView::default() },
+            kernel: KernelView {
+                macs,
+                ..KernelView::default()
+            },
             enis,
             runs: Vec::new(),
             replies: Vec::new(),
@@ -140,28 +147,47 @@ impl Node {
                 let checkpoint = self.core.checkpoint();
                 self.files.ipam_json = Some(checkpoint.ipam_json);
                 self.files.side_file = Some(checkpoint.side_file);
-                Some(Event::CheckpointDurable { generation: checkpoint.generation })
+                Some(Event::CheckpointDurable {
+                    generation: checkpoint.generation,
+                })
             }
             Action::Reply { req, outcome } => {
                 self.replies.push((req, outcome));
                 None
             }
             Action::Describe { scope } => {
-                let enis = if scope == ipam_core::Scope::Attached { self.enis.clone() } else { Vec::new() };
-                Some(Event::Ec2Viewed(Ec2View { started_at, scope, enis }))
+                let enis = if scope == ipam_core::Scope::Attached {
+                    self.enis.clone()
+                } else {
+                    Vec::new()
+                };
+                Some(Event::Ec2Viewed(Ec2View {
+                    started_at,
+                    scope,
+                    enis,
+                }))
             }
-            Action::ViewKernel => Some(Event::KernelViewed(KernelView { started_at, ..self.kernel.clone() })),
+            Action::ViewKernel => Some(Event::KernelViewed(KernelView {
+                started_at,
+                ..self.kernel.clone()
+            })),
             Action::WakeAt { at } => {
                 self.alarm = Some(at.0.max(self.now));
                 None
             }
-            Action::Run { op, work: work @ Work::ClearPodState { .. } } => {
+            Action::Run {
+                op,
+                work: work @ Work::ClearPodState { .. },
+            } => {
                 if let Work::ClearPodState { address, .. } = work {
                     self.kernel.signs.remove(&address);
                 }
                 Some(done(op, Applied::Done))
             }
-            Action::Run { op, work: Work::SetupEni { .. } | Work::TeardownEni { .. } } => Some(done(op, Applied::Done)),
+            Action::Run {
+                op,
+                work: Work::SetupEni { .. } | Work::TeardownEni { .. },
+            } => Some(done(op, Applied::Done)),
             Action::Run { op, work } => {
                 self.runs.push((op, work));
                 None
@@ -189,19 +215,30 @@ impl Node {
         self.next_req += 1;
         let deadline = BootTime(self.now + Duration::from_secs(30));
         let pod = PodName::new("default", container);
-        self.tell(Event::AddRequested { req, key: key(container), pod, deadline });
+        self.tell(Event::AddRequested {
+            req,
+            key: key(container),
+            pod,
+            deadline,
+        });
         req
     }
 
     pub(crate) fn del(&mut self, container: &str) -> ReqId {
         let req = ReqId(self.next_req);
         self.next_req += 1;
-        self.tell(Event::DelRequested { req, key: key(container) });
+        self.tell(Event::DelRequested {
+            req,
+            key: key(container),
+        });
         req
     }
 
     pub(crate) fn reply(&self, req: ReqId) -> Option<&Outcome> {
-        self.replies.iter().find(|(answered, _)| *answered == req).map(|(_, outcome)| outcome)
+        self.replies
+            .iter()
+            .find(|(answered, _)| *answered == req)
+            .map(|(_, outcome)| outcome)
     }
 
     /// The address that a request was granted.
@@ -217,7 +254,13 @@ impl Node {
         let pod = PodName::new("default", container);
         let veth = host_veth_name(&VethPrefix::default(), pod.as_ref(), &key(container));
         self.kernel.veths.insert(veth.clone(), Some(container.to_owned()));
-        self.kernel.signs.insert(address, Signs { route_device: Some(veth), rules: 2 });
+        self.kernel.signs.insert(
+            address,
+            Signs {
+                route_device: Some(veth),
+                rules: 2,
+            },
+        );
         self.tell(Event::KernelChanged);
         self.pass(2.0);
     }
@@ -225,7 +268,13 @@ impl Node {
     /// The sandbox's namespace dies: veth and route go, rules stay.
     pub(crate) fn kill(&mut self, container: &str, address: Ipv4Addr) {
         self.kernel.veths.retain(|_, alias| alias.as_deref() != Some(container));
-        self.kernel.signs.insert(address, Signs { route_device: None, rules: 2 });
+        self.kernel.signs.insert(
+            address,
+            Signs {
+                route_device: None,
+                rules: 2,
+            },
+        );
         self.tell(Event::KernelChanged);
     }
 
@@ -252,9 +301,15 @@ impl Node {
 }
 
 fn done(op: OpId, applied: Applied) -> Event {
-    Event::OpDone { op, outcome: OpOutcome::Applied(applied) }
+    Event::OpDone {
+        op,
+        outcome: OpOutcome::Applied(applied),
+    }
 }
 
 pub(crate) fn times(now: Duration) -> Now {
-    Now { boot: BootTime(now), wall: WallTime(Duration::from_secs(1_800_000_000) + now) }
+    Now {
+        boot: BootTime(now),
+        wall: WallTime(Duration::from_secs(1_800_000_000) + now),
+    }
 }

@@ -27,7 +27,10 @@ fn from_both_files_the_lease_is_kept_and_free_addresses_are_granted_at_once() {
 #[test]
 fn from_ipam_json_alone_other_addresses_rest_once() {
     let node = running();
-    let files = StoredFiles { side_file: None, ..node.files.clone() };
+    let files = StoredFiles {
+        side_file: None,
+        ..node.files.clone()
+    };
     let mut node = node.restarted(config(warm(0)), &files, PAUSE);
     assert_eq!(node.core.pool().lease(&key("a")).unwrap().address, ip(10));
     let new = node.add("b");
@@ -41,7 +44,10 @@ fn files_that_do_not_belong_together_count_as_ipam_json_alone() {
     let mut node = running();
     let old = node.files.clone();
     node.del("a");
-    let files = StoredFiles { side_file: old.side_file, ipam_json: node.files.ipam_json.clone() };
+    let files = StoredFiles {
+        side_file: old.side_file,
+        ipam_json: node.files.ipam_json.clone(),
+    };
     let (_, restored) = Core::restore(config(warm(0)), &files, times(node.now)).unwrap();
     assert_eq!(restored, Restored::Leases);
     let mut node = node.restarted(config(warm(0)), &files, PAUSE);
@@ -57,7 +63,10 @@ fn equal_leases_at_two_moments_do_not_vouch_for_an_old_side_file() {
     let before = node.files.clone();
     node.add("a");
     node.del("a");
-    let files = StoredFiles { side_file: before.side_file, ipam_json: node.files.ipam_json.clone() };
+    let files = StoredFiles {
+        side_file: before.side_file,
+        ipam_json: node.files.ipam_json.clone(),
+    };
     let (_, restored) = Core::restore(config(warm(0)), &files, times(node.now)).unwrap();
     assert_eq!(restored, Restored::Leases);
 }
@@ -69,7 +78,12 @@ fn a_draining_lease_goes_on_draining() {
     node.del("a");
     let files = node.files.clone();
     let node = node.restarted(config(warm(0)), &files, PAUSE);
-    assert!(node.core.pool().lease(&key("a")).is_none_or(|lease| lease.state == LeaseState::Draining));
+    assert!(
+        node.core
+            .pool()
+            .lease(&key("a"))
+            .is_none_or(|lease| lease.state == LeaseState::Draining)
+    );
 }
 
 #[test]
@@ -103,15 +117,24 @@ fn without_files_a_node_starts_afresh_and_live_pods_keep_their_addresses() {
     let (first, second) = (node.add("b"), node.add("c"));
     node.pass(1.0);
     let granted = [node.granted(first), node.granted(second)];
-    assert!(granted.contains(&Some(ip(11))) && !granted.contains(&Some(ip(10))), "{granted:?}");
+    assert!(
+        granted.contains(&Some(ip(11))) && !granted.contains(&Some(ip(10))),
+        "{granted:?}"
+    );
 }
 
 #[test]
 fn a_damaged_ipam_json_is_refused_and_the_side_file_alone_will_do() {
     let node = running();
-    let damaged = StoredFiles { ipam_json: Some(b"{".to_vec()), ..node.files.clone() };
+    let damaged = StoredFiles {
+        ipam_json: Some(b"{".to_vec()),
+        ..node.files.clone()
+    };
     assert!(Core::restore(config(warm(0)), &damaged, times(node.now)).is_err());
-    let alone = StoredFiles { ipam_json: None, ..node.files.clone() };
+    let alone = StoredFiles {
+        ipam_json: None,
+        ..node.files.clone()
+    };
     let (core, restored) = Core::restore(config(warm(0)), &alone, times(node.now)).unwrap();
     assert_eq!((restored, core.pool().enis().count()), (Restored::Leases, 1));
 }

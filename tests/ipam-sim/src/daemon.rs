@@ -4,8 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ipam_core::{
-    Action, BootTime, Checkpoint, Core, CoreConfig, Event, KernelView, NodeFacts, Note, OpId, OpOutcome, Outcome, Refusal,
-    Restored, Work,
+    Action, BootTime, Checkpoint, Core, CoreConfig, Event, KernelView, NodeFacts, Note, OpId, OpOutcome, Outcome,
+    Owner, Refusal, Restored, Work,
 };
 use vpc_types::VethPrefix;
 
@@ -45,17 +45,21 @@ impl World {
         };
         let core = match restored {
             Ok((core, how)) => {
-                self.coverage.hit("restore", match how {
-                    Restored::Nothing => "nothing",
-                    Restored::Leases => "leases",
-                    Restored::Everything => "everything",
-                });
+                self.coverage.hit(
+                    "restore",
+                    match how {
+                        Restored::Nothing => "nothing",
+                        Restored::Leases => "leases",
+                        Restored::Everything => "everything",
+                    },
+                );
                 core
             }
             Err(_) => {
                 self.coverage.hit("restore", "damaged");
                 self.disk.ipam_json = None;
                 self.disk.side_file.get_or_insert_default();
+                self.memory_lost_at = Some(self.now);
                 self.forget_leases();
                 let fresh = Core::restore(config, &self.disk, now);
                 fresh.expect("without ipam.json nothing is refused").0
@@ -89,7 +93,11 @@ impl World {
         self.life.0 += 1;
         self.alarm = None;
         self.plugins_lose_connection();
-        let pause = if self.luck.chance(700) { self.luck.millis(50, 3_000) } else { self.luck.millis(3_000, 120_000) };
+        let pause = if self.luck.chance(700) {
+            self.luck.millis(50, 3_000)
+        } else {
+            self.luck.millis(3_000, 120_000)
+        };
         self.after(pause, Happening::Start);
     }
 
@@ -178,13 +186,16 @@ impl World {
     }
 
     fn reply(&mut self, req: ipam_core::ReqId, outcome: Outcome) {
-        self.coverage.hit("outcome", match &outcome {
-            Outcome::Granted(_) => "Granted",
-            Outcome::Refused(_) => "Refused",
-            Outcome::Deleted(_) => "Deleted",
-            Outcome::UnknownPod => "UnknownPod",
-            Outcome::NotCleared { .. } => "NotCleared",
-        });
+        self.coverage.hit(
+            "outcome",
+            match &outcome {
+                Outcome::Granted(_) => "Granted",
+                Outcome::Refused(_) => "Refused",
+                Outcome::Deleted(_) => "Deleted",
+                Outcome::UnknownPod => "UnknownPod",
+                Outcome::NotCleared { .. } => "NotCleared",
+            },
+        );
         let pid = self.open_requests.remove(&req);
         if let Outcome::Granted(grant) = &outcome {
             self.check_grant(pid, *grant);
@@ -199,7 +210,8 @@ impl World {
         self.coverage.hit("action", "Note");
         match note {
             Note::Lease { state, .. } => {
-                self.coverage.hit("lease", state.map_or("ended", ipam_core::LeaseState::as_str));
+                self.coverage
+                    .hit("lease", state.map_or("ended", ipam_core::LeaseState::as_str));
             }
             Note::Refused { .. } => self.coverage.hit("note", "Refused"),
             Note::OpRefused { refusal, .. } => {
@@ -250,8 +262,18 @@ impl World {
         if self.strikes(Fault::KernelViewFailure) {
             macs.remove(&self.primary_mac);
         }
-        let veths = self.kernel.veths.iter().map(|(name, alias)| (name.clone(), Some(alias.clone()))).collect();
-        let view = Box::new(KernelView { started_at, macs, veths, signs: Default::default() });
+        let veths = self
+            .kernel
+            .veths
+            .iter()
+            .map(|(name, alias)| (name.clone(), Some(alias.clone())))
+            .collect();
+        let view = Box::new(KernelView {
+            started_at,
+            macs,
+            veths,
+            signs: Default::default(),
+        });
         let (delay, life) = (self.pace.millis(0, 4), self.life);
         self.after(delay, Happening::DumpRoutes { life, view });
     }
@@ -281,10 +303,7 @@ impl World {
                 OpOutcome::Applied(ipam_core::Applied::Done)
             }
             Work::ClearPodState { address, owner } => {
-                self.kernel.clear(*address, owner.as_ref());
-                if !self.kernel.has_life(*address) {
-                    self.cleared_at.insert(*address, self.now);
-                }
+                self.clear(*address, owner.as_ref());
                 self.kernel_changed();
                 OpOutcome::Applied(ipam_core::Applied::Done)
             }
@@ -299,9 +318,21 @@ impl World {
         self.tell(Event::OpDone { op, outcome });
     }
 
+    /// Removes rules and route as an owner may, and remembers when whose life ended.
+    pub(crate) fn clear(&mut self, address: std::net::Ipv4Addr, owner: Option<&Owner>) {
+        let had_life = self.kernel.has_life(address);
+        self.kernel.clear(address, owner);
+        if had_life && !self.kernel.has_life(address) {
+            let container = owner.map(|owner| owner.container_id.clone()).unwrap_or_default();
+            self.cleared_at.insert(address, (self.now, container));
+        }
+    }
+
     pub(crate) fn plugins_lose_connection(&mut self) {
         for (_, pid) in std::mem::take(&mut self.open_requests) {
-            let Some(plugin) = self.plugins.get_mut(&pid) else { continue };
+            let Some(plugin) = self.plugins.get_mut(&pid) else {
+                continue;
+            };
             plugin.req = None;
             let step = match plugin.verb {
                 crate::plugin::Verb::Add => PluginStep::Connect,

@@ -9,7 +9,9 @@ pub(crate) struct Dice(fastrand::Rng);
 impl Dice {
     /// Streams of one seed that differ in `stream` are independent: switching off a fault leaves the workload as it was.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
-        Self(fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stream))
+        Self(fastrand::Rng::with_seed(
+            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stream,
+        ))
     }
 
     /// True in `per_mille` of 1000 draws.

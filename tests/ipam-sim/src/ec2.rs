@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ipam_core::{
-    Applied, AttachmentFact, AttachmentState, BootTime, Ec2View, EniFact, EniRole, Event, OnTermination, OpId, OpOutcome,
-    Refusal, Scope, WallTime, Work,
+    Applied, AttachmentFact, AttachmentState, BootTime, Ec2View, EniFact, EniRole, Event, OnTermination, OpId,
+    OpOutcome, Refusal, Scope, WallTime, Work,
 };
 use vpc_sim::model::request::{
     AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface,
@@ -37,10 +37,13 @@ impl World {
         if self.denied {
             return Some(Refusal::Denied);
         }
-        [(Fault::Throttled, Refusal::Throttled), (Fault::Unavailable, Refusal::Unavailable)]
-            .into_iter()
-            .find(|(fault, _)| self.strikes(*fault))
-            .map(|(_, refusal)| refusal)
+        [
+            (Fault::Throttled, Refusal::Throttled),
+            (Fault::Unavailable, Refusal::Unavailable),
+        ]
+        .into_iter()
+        .find(|(fault, _)| self.strikes(*fault))
+        .map(|(_, refusal)| refusal)
     }
 
     pub(crate) fn send_work(&mut self, op: OpId, work: Work) {
@@ -54,39 +57,87 @@ impl World {
         let life = self.life;
         let way = self.pace.millis(5, 40);
         if let Some(refusal) = self.early_refusal() {
-            return self.answer(life, way * 4, Event::OpDone { op, outcome: OpOutcome::Refused(refusal) });
+            return self.answer(
+                life,
+                way * 4,
+                Event::OpDone {
+                    op,
+                    outcome: OpOutcome::Refused(refusal),
+                },
+            );
         }
         let limited = matches!(work, Work::Attach { .. });
         if limited && self.strikes(Fault::LimitReached) {
             let outcome = OpOutcome::Refused(Refusal::LimitReached);
             return self.answer(life, way * 4, Event::OpDone { op, outcome });
         }
-        let unknown = Event::OpDone { op, outcome: OpOutcome::Unknown };
+        let unknown = Event::OpDone {
+            op,
+            outcome: OpOutcome::Unknown,
+        };
         if self.strikes(Fault::ServerError) {
             if self.luck.chance(500) {
-                self.after(way, Happening::Ec2Work { life, op, work, answered: false });
+                self.after(
+                    way,
+                    Happening::Ec2Work {
+                        life,
+                        op,
+                        work,
+                        answered: false,
+                    },
+                );
             }
             self.answer(life, way * 8, unknown);
         } else if self.strikes(Fault::LostRequest) {
             self.answer(life, TIMEOUT, unknown);
         } else if self.strikes(Fault::LostAnswer) {
-            self.after(way, Happening::Ec2Work { life, op, work, answered: false });
+            self.after(
+                way,
+                Happening::Ec2Work {
+                    life,
+                    op,
+                    work,
+                    answered: false,
+                },
+            );
             self.answer(life, TIMEOUT, unknown);
         } else if self.strikes(Fault::LateEffect) {
             let late = self.luck.millis(500, 9_900);
-            self.after(late, Happening::Ec2Work { life, op, work, answered: false });
+            self.after(
+                late,
+                Happening::Ec2Work {
+                    life,
+                    op,
+                    work,
+                    answered: false,
+                },
+            );
             self.answer(life, TIMEOUT, unknown);
         } else {
-            self.after(way, Happening::Ec2Work { life, op, work, answered: true });
+            self.after(
+                way,
+                Happening::Ec2Work {
+                    life,
+                    op,
+                    work,
+                    answered: true,
+                },
+            );
         }
     }
 
     pub(crate) fn ec2_work(&mut self, life: Life, op: OpId, work: &Work, answered: bool) {
         let (latency, outcome) = self.call(work);
         self.note(|| format!("ec2: {} {op:?} = {outcome:?}", work.kind()));
-        self.check_refusal(work, &outcome);
+        if life == self.life {
+            self.check_refusal(work, &outcome);
+        }
         if answered {
-            let slow = if self.strikes(Fault::SlowAnswer) { self.luck.millis(1_000, 9_000) } else { Duration::ZERO };
+            let slow = if self.strikes(Fault::SlowAnswer) {
+                self.luck.millis(1_000, 9_000)
+            } else {
+                Duration::ZERO
+            };
             self.answer(life, latency + slow, Event::OpDone { op, outcome });
         }
     }
@@ -94,7 +145,12 @@ impl World {
     fn call(&mut self, work: &Work) -> (Duration, OpOutcome) {
         let now = self.now;
         match work {
-            Work::CreateEni { token, subnet, addresses, requested_at } => {
+            Work::CreateEni {
+                token,
+                subnet,
+                addresses,
+                requested_at,
+            } => {
                 let mut request = CreateNetworkInterface::new(subnet.clone());
                 request.ipv4 = (*addresses > 0).then(|| Ipv4Request::Count(u32::from(*addresses)));
                 request.client_token = Some(token.clone());
@@ -112,14 +168,22 @@ impl World {
                         model::Delay::Fixed(Duration::from_secs(u64::from(self.luck.from_to(5, 90))));
                 }
                 let (instance, card) = (self.instance.clone(), Some(*card));
-                let request = AttachNetworkInterface { eni: eni.clone(), instance, device: *device, card };
+                let request = AttachNetworkInterface {
+                    eni: eni.clone(),
+                    instance,
+                    device: *device,
+                    card,
+                };
                 let answer = self.ec2.call(now, &request);
                 self.ec2.settings_mut().attach = self.scenario.attach;
                 outcome(answer, |attached| Applied::Attached(attached.attachment))
             }
             Work::DeleteOnTermination { eni, attachment } => {
                 let attribute = EniAttribute::OnTermination(attachment.clone(), model::OnTermination::Delete);
-                let request = ModifyNetworkInterfaceAttribute { eni: eni.clone(), attribute };
+                let request = ModifyNetworkInterfaceAttribute {
+                    eni: eni.clone(),
+                    attribute,
+                };
                 outcome(self.ec2.call(now, &request), |()| Applied::Done)
             }
             Work::AllocateAddresses { eni, count } => {
@@ -130,15 +194,24 @@ impl World {
             }
             Work::ReleaseAddresses { eni, allocations } => {
                 let addresses = allocations.iter().flat_map(|one| one.addresses()).collect();
-                let request = UnassignPrivateIpAddresses { eni: eni.clone(), addresses, prefixes: Vec::new() };
+                let request = UnassignPrivateIpAddresses {
+                    eni: eni.clone(),
+                    addresses,
+                    prefixes: Vec::new(),
+                };
                 outcome(self.ec2.call(now, &request), |()| Applied::Done)
             }
             Work::Detach { attachment, .. } => {
-                let request = DetachNetworkInterface { attachment: attachment.clone(), mode: DetachMode::Orderly };
+                let request = DetachNetworkInterface {
+                    attachment: attachment.clone(),
+                    mode: DetachMode::Orderly,
+                };
                 outcome(self.ec2.call(now, &request), |()| Applied::Done)
             }
             Work::DeleteEni { eni } => {
-                outcome(self.ec2.call(now, &DeleteNetworkInterface { eni: eni.clone() }), |()| Applied::Done)
+                outcome(self.ec2.call(now, &DeleteNetworkInterface { eni: eni.clone() }), |()| {
+                    Applied::Done
+                })
             }
             Work::SetupEni { .. } | Work::TeardownEni { .. } | Work::ClearPodState { .. } => {
                 unreachable!("the kernel's work does not come here")
@@ -149,10 +222,19 @@ impl World {
     pub(crate) fn send_describe(&mut self, scope: Scope) {
         self.ec2_calls += 1;
         let (life, started_at, way) = (self.life, self.boot_time(), self.pace.millis(5, 60));
-        let refusal = self.early_refusal().or_else(|| self.strikes(Fault::ServerError).then_some(Refusal::Unavailable));
+        let refusal = self
+            .early_refusal()
+            .or_else(|| self.strikes(Fault::ServerError).then_some(Refusal::Unavailable));
         match refusal {
             Some(refusal) => self.answer(life, way * 3, Event::DescribeFailed { scope, refusal }),
-            None => self.after(way, Happening::Ec2Describe { life, scope, started_at }),
+            None => self.after(
+                way,
+                Happening::Ec2Describe {
+                    life,
+                    scope,
+                    started_at,
+                },
+            ),
         }
     }
 
@@ -165,17 +247,34 @@ impl World {
                 Filter::new("status", "available"),
             ],
         };
-        let request = DescribeNetworkInterfaces::from(Query { filters, ..Query::default() });
+        let request = DescribeNetworkInterfaces::from(Query {
+            filters,
+            ..Query::default()
+        });
         let answer = self.ec2.call(self.now, &request);
         let event = match answer.outcome {
             model::Outcome::Done(page) => {
                 let enis = page.items.iter().map(|eni| fact(eni, &instance)).collect();
-                Event::Ec2Viewed(Ec2View { started_at, scope, enis })
+                Event::Ec2Viewed(Ec2View {
+                    started_at,
+                    scope,
+                    enis,
+                })
             }
-            model::Outcome::Refused(error) => Event::DescribeFailed { scope, refusal: class(&error) },
-            model::Outcome::Lost => Event::DescribeFailed { scope, refusal: Refusal::Unavailable },
+            model::Outcome::Refused(error) => Event::DescribeFailed {
+                scope,
+                refusal: class(&error),
+            },
+            model::Outcome::Lost => Event::DescribeFailed {
+                scope,
+                refusal: Refusal::Unavailable,
+            },
         };
-        let slow = if self.strikes(Fault::SlowAnswer) { self.luck.millis(500, 6_000) } else { Duration::ZERO };
+        let slow = if self.strikes(Fault::SlowAnswer) {
+            self.luck.millis(500, 6_000)
+        } else {
+            Duration::ZERO
+        };
         self.answer(life, answer.latency + slow, event);
     }
 }
@@ -210,7 +309,10 @@ fn class(error: &Ec2Error) -> Refusal {
         (ErrorCode::InsufficientFreeAddressesInSubnet, Refusal::SubnetFull),
         (ErrorCode::InsufficientCidrBlocks, Refusal::SubnetFragmented),
     ];
-    table.iter().find(|(code, _)| *code == error.code).map_or(Refusal::Other, |(_, refusal)| *refusal)
+    table
+        .iter()
+        .find(|(code, _)| *code == error.code)
+        .map_or(Refusal::Other, |(_, refusal)| *refusal)
 }
 
 /// An ENI as the daemon reads it from an answer.

@@ -26,8 +26,12 @@ impl Kernel {
 
     /// The network namespace of a container is gone, and its veths with it.
     pub(crate) fn kill_sandbox(&mut self, container: &str) {
-        let names: Vec<String> =
-            self.veths.iter().filter(|(_, alias)| *alias == container).map(|(name, _)| name.clone()).collect();
+        let names: Vec<String> = self
+            .veths
+            .iter()
+            .filter(|(_, alias)| *alias == container)
+            .map(|(name, _)| name.clone())
+            .collect();
         names.iter().for_each(|name| self.delete_veth(name));
     }
 

@@ -40,13 +40,19 @@ fn say(text: &str) {
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     quiet_panics();
-    if args.mutants { run_mutants(&args) } else { run_seeds(&args) }
+    if args.mutants {
+        run_mutants(&args)
+    } else {
+        run_seeds(&args)
+    }
 }
 
 fn faults_off(args: &Args) -> anyhow::Result<BTreeSet<Fault>> {
     let parse = |name: &String| {
         let known = Fault::ALL.iter().find(|fault| fault.as_str() == name);
-        known.copied().ok_or_else(|| anyhow::anyhow!("there is no fault {name:?}"))
+        known
+            .copied()
+            .ok_or_else(|| anyhow::anyhow!("there is no fault {name:?}"))
     };
     args.off.iter().map(parse).collect()
 }
@@ -56,7 +62,12 @@ fn run_seeds(args: &Args) -> anyhow::Result<ExitCode> {
     let mut coverage = Coverage::default();
     let mut violations = 0;
     for seed in args.seed..args.seed.saturating_add(args.seeds) {
-        let plan = Plan { seed, steps: args.steps, off: off.clone(), defect: Defect::default() };
+        let plan = Plan {
+            seed,
+            steps: args.steps,
+            off: off.clone(),
+            defect: Defect::default(),
+        };
         let report = run(&plan, Logging::Off);
         coverage.merge(&report.coverage);
         if let Some(failure) = report.failure {
@@ -70,8 +81,15 @@ fn run_seeds(args: &Args) -> anyhow::Result<ExitCode> {
     if !missing.is_empty() {
         say(&format!("never exercised: {}", missing.join(", ")));
     }
-    say(&format!("{} seeds, {} steps each, {violations} violations", args.seeds, args.steps));
-    Ok(if violations > 0 || blind { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    say(&format!(
+        "{} seeds, {} steps each, {violations} violations",
+        args.seeds, args.steps
+    ));
+    Ok(if violations > 0 || blind {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// The first failures are shrunk and shown with their last happenings, the others named.
@@ -85,7 +103,12 @@ fn report_failure(plan: &Plan, failure: &Failure, count: u32, lines: usize) {
     for line in shown.log.iter().rev().take(lines).rev() {
         say(&format!("    {line}"));
     }
-    say(&format!("  again: ipam-sim --seeds 1 --seed {} --steps {} --off {}", small.seed, small.steps, off.join(",")));
+    say(&format!(
+        "  again: ipam-sim --seeds 1 --seed {} --steps {} --off {}",
+        small.seed,
+        small.steps,
+        off.join(",")
+    ));
 }
 
 #[cfg(not(feature = "mutants"))]
@@ -98,18 +121,30 @@ fn run_mutants(args: &Args) -> anyhow::Result<ExitCode> {
     let mut caught = 0;
     for mutant in ipam_core::Mutant::ALL {
         let found = (args.seed..args.seed.saturating_add(args.seeds)).find_map(|seed| {
-            let plan = Plan { seed, steps: args.steps, off: BTreeSet::new(), defect: Some(*mutant) };
+            let plan = Plan {
+                seed,
+                steps: args.steps,
+                off: BTreeSet::new(),
+                defect: Some(*mutant),
+            };
             run(&plan, Logging::Off).failure.map(|failure| (seed, failure))
         });
         match found {
             Some((seed, failure)) => {
                 caught += 1;
-                say(&format!("{mutant:?}: seed {seed} step {}: {}", failure.step, failure.text));
+                say(&format!(
+                    "{mutant:?}: seed {seed} step {}: {}",
+                    failure.step, failure.text
+                ));
             }
             None => say(&format!("{mutant:?}: not noticed in {} seeds", args.seeds)),
         }
     }
     let all = ipam_core::Mutant::ALL.len();
     say(&format!("caught {caught} of {all}"));
-    Ok(if caught == all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if caught == all {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -52,8 +52,15 @@ impl World {
     }
 
     fn fill_subnet(&mut self) {
-        let free = self.ec2.subnet(&self.subnet).map_or(0, vpc_sim::model::Subnet::available);
-        let Some(take) = u32::try_from(free).ok().and_then(|free| free.checked_sub(1)).filter(|take| *take > 0) else {
+        let free = self
+            .ec2
+            .subnet(&self.subnet)
+            .map_or(0, vpc_sim::model::Subnet::available);
+        let Some(take) = u32::try_from(free)
+            .ok()
+            .and_then(|free| free.checked_sub(1))
+            .filter(|take| *take > 0)
+        else {
             return;
         };
         let mut request = CreateNetworkInterface::new(self.subnet.clone());
@@ -66,8 +73,12 @@ impl World {
     }
 
     pub(crate) fn free_subnet(&mut self) {
-        let theirs: Vec<EniId> =
-            self.ec2.enis().filter(|eni| eni.description == OTHERS).map(|eni| eni.id.clone()).collect();
+        let theirs: Vec<EniId> = self
+            .ec2
+            .enis()
+            .filter(|eni| eni.description == OTHERS)
+            .map(|eni| eni.id.clone())
+            .collect();
         for eni in theirs {
             let _ = self.ec2.call_directly(self.now, &DeleteNetworkInterface { eni });
         }
@@ -86,12 +97,16 @@ impl World {
         self.open_requests.clear();
         self.plugins.clear();
         self.cleared_at.clear();
-        self.queue.retain(|happening| !matches!(happening, Happening::Runtime { .. } | Happening::Start));
+        self.queue
+            .retain(|happening| !matches!(happening, Happening::Runtime { .. } | Happening::Start));
         for sandbox in self.sandboxes.values_mut() {
             (sandbox.netns, sandbox.phase, sandbox.plugin) = (Netns::Dead, Phase::Deleted, None);
         }
         let links = std::mem::take(&mut self.kernel.links);
-        self.kernel = crate::kernel::Kernel { links, ..Default::default() };
+        self.kernel = crate::kernel::Kernel {
+            links,
+            ..Default::default()
+        };
         self.after(Duration::from_secs(20), Happening::Start);
     }
 
@@ -108,7 +123,9 @@ impl World {
 
     /// The daemon starts without knowing its leases.
     pub(crate) fn forget_leases(&mut self) {
-        self.sandboxes.values_mut().for_each(|sandbox| sandbox.record = Record::Lost);
+        self.sandboxes
+            .values_mut()
+            .for_each(|sandbox| sandbox.record = Record::Lost);
     }
 
     fn foreign_edit(&mut self) {
@@ -118,19 +135,31 @@ impl World {
         match self.luck.below(4) {
             0 | 1 if !eni.secondary.is_empty() => {
                 let address = eni.secondary[self.luck.below(eni.secondary.len())];
-                let request =
-                    UnassignPrivateIpAddresses { eni: eni.id.clone(), addresses: vec![address], prefixes: Vec::new() };
+                let request = UnassignPrivateIpAddresses {
+                    eni: eni.id.clone(),
+                    addresses: vec![address],
+                    prefixes: Vec::new(),
+                };
                 let done = self.ec2.call_directly(self.now, &request).is_ok();
                 self.note(|| format!("somebody takes {address} off {}: {done}", eni.id));
                 self.foreign.insert(address);
                 let regret = self.luck.millis(1_000, 90_000);
-                self.after(regret, Happening::ForeignRegret { eni: eni.id.clone(), address });
+                self.after(
+                    regret,
+                    Happening::ForeignRegret {
+                        eni: eni.id.clone(),
+                        address,
+                    },
+                );
             }
             2 => {
                 let tie = eni.attachment.as_ref().filter(|tie| !tie.is_primary());
                 if let Some(attachment) = tie.map(|tie| tie.id.clone()) {
                     self.foreign.extend(eni.secondary.iter());
-                    let request = DetachNetworkInterface { attachment, mode: DetachMode::Force };
+                    let request = DetachNetworkInterface {
+                        attachment,
+                        mode: DetachMode::Force,
+                    };
                     let done = self.ec2.call_directly(self.now, &request).is_ok();
                     self.note(|| format!("somebody detaches {}: {done}", eni.id));
                 }
@@ -142,12 +171,20 @@ impl World {
     /// Somebody attaches an ENI of their own to our instance.
     fn foreign_attach(&mut self) {
         let mut request = CreateNetworkInterface::new(self.subnet.clone());
-        request.tags.insert(crate::ec2::FOREIGN_TAG.to_owned(), "true".to_owned());
-        let Ok(created) = self.ec2.call_directly(self.now, &request) else { return };
+        request
+            .tags
+            .insert(crate::ec2::FOREIGN_TAG.to_owned(), "true".to_owned());
+        let Ok(created) = self.ec2.call_directly(self.now, &request) else {
+            return;
+        };
         let id = created.eni.id.clone();
         let device = DeviceNumber(20 + u16::try_from(self.foreign_enis.len()).unwrap_or(0));
-        let request =
-            AttachNetworkInterface { eni: id.clone(), instance: self.instance.clone(), device, card: None };
+        let request = AttachNetworkInterface {
+            eni: id.clone(),
+            instance: self.instance.clone(),
+            device,
+            card: None,
+        };
         if self.ec2.call_directly(self.now, &request).is_ok() {
             self.note(|| format!("somebody attaches {id}"));
             self.foreign_enis.insert(id);

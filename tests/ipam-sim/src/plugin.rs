@@ -38,14 +38,26 @@ impl World {
         let pid = Pid(self.next_pid);
         self.next_pid += 1;
         let deadline = self.now + if verb == Verb::Add { ADD_DEADLINE } else { DEL_DEADLINE };
-        let plugin = Plugin { verb, key: key.clone(), deadline, req: None, grant: None };
+        let plugin = Plugin {
+            verb,
+            key: key.clone(),
+            deadline,
+            req: None,
+            grant: None,
+        };
         self.plugins.insert(pid, plugin);
         if let Some(sandbox) = self.sandboxes.get_mut(key) {
             sandbox.plugin = Some(pid);
         }
         let delay = self.pace.millis(1, 4);
         self.plan_plugin(pid, PluginStep::Connect, delay);
-        self.queue.plan(deadline, Happening::Plugin { pid, step: PluginStep::Expire });
+        self.queue.plan(
+            deadline,
+            Happening::Plugin {
+                pid,
+                step: PluginStep::Expire,
+            },
+        );
     }
 
     fn plan_plugin(&mut self, pid: Pid, step: PluginStep, delay: Duration) {
@@ -54,12 +66,20 @@ impl World {
 
     /// The process is gone; what it did stays.
     pub(crate) fn kill_plugin(&mut self, pid: Pid) {
-        let Some(plugin) = self.plugins.remove(&pid) else { return };
+        let Some(plugin) = self.plugins.remove(&pid) else {
+            return;
+        };
         self.note(|| format!("plugin {} of {} ends", pid.0, plugin.key));
-        if let Some(sandbox) = self.sandboxes.get_mut(&plugin.key).filter(|one| one.plugin == Some(pid)) {
+        if let Some(sandbox) = self
+            .sandboxes
+            .get_mut(&plugin.key)
+            .filter(|one| one.plugin == Some(pid))
+        {
             sandbox.plugin = None;
         }
-        let Some(req) = plugin.req.filter(|req| self.open_requests.remove(req).is_some()) else { return };
+        let Some(req) = plugin.req.filter(|req| self.open_requests.remove(req).is_some()) else {
+            return;
+        };
         let life = self.life;
         if self.strikes(Fault::LateAbandon) {
             if self.luck.chance(500) {
@@ -73,7 +93,9 @@ impl World {
     }
 
     pub(crate) fn plugin_step(&mut self, pid: Pid, step: PluginStep) {
-        let Some(plugin) = self.plugins.get(&pid).cloned() else { return };
+        let Some(plugin) = self.plugins.get(&pid).cloned() else {
+            return;
+        };
         if step != PluginStep::Expire && plugin.verb == Verb::Add && self.strikes(Fault::PluginKilled) {
             self.kill_plugin(pid);
             return self.add_failed(&plugin.key);
@@ -90,7 +112,11 @@ impl World {
 
     fn connect(&mut self, pid: Pid, plugin: &Plugin) {
         if self.core.is_none() {
-            let step = if plugin.verb == Verb::Add { PluginStep::Connect } else { PluginStep::ClearItself };
+            let step = if plugin.verb == Verb::Add {
+                PluginStep::Connect
+            } else {
+                PluginStep::ClearItself
+            };
             let delay = self.pace.millis(100, 300);
             return self.plan_plugin(pid, step, delay);
         }
@@ -103,7 +129,10 @@ impl World {
                 pod: self.sandboxes.get(&plugin.key).and_then(|sandbox| sandbox.pod.clone()),
                 deadline: BootTime((self.now + ADD_SERVED).min(plugin.deadline) - self.booted_at),
             },
-            Verb::Del => Event::DelRequested { req, key: plugin.key.clone() },
+            Verb::Del => Event::DelRequested {
+                req,
+                key: plugin.key.clone(),
+            },
         };
         self.tell(event);
     }
@@ -121,14 +150,20 @@ impl World {
     }
 
     pub(crate) fn plugin_answered(&mut self, pid: Pid, req: ReqId, outcome: Outcome) {
-        let Some(plugin) = self.plugins.get_mut(&pid).filter(|plugin| plugin.req == Some(req)) else { return };
+        let Some(plugin) = self.plugins.get_mut(&pid).filter(|plugin| plugin.req == Some(req)) else {
+            return;
+        };
         plugin.req = None;
         let plugin = plugin.clone();
         match (plugin.verb, outcome) {
             (Verb::Add, Outcome::Granted(grant)) => {
                 self.plugins.get_mut(&pid).expect("it was there a line ago").grant = Some(grant);
                 let stalls = self.strikes(Fault::PluginStalled);
-                let delay = if stalls { self.luck.millis(100, 60_000) } else { self.pace.millis(0, 3) };
+                let delay = if stalls {
+                    self.luck.millis(100, 60_000)
+                } else {
+                    self.pace.millis(0, 3)
+                };
                 self.plan_plugin(pid, PluginStep::MakeVeth, delay);
             }
             (Verb::Add, _) => {
@@ -147,7 +182,9 @@ impl World {
     }
 
     fn make_veth(&mut self, pid: Pid, plugin: &Plugin) {
-        let Some(sandbox) = self.sandboxes.get(&plugin.key) else { return self.kill_plugin(pid) };
+        let Some(sandbox) = self.sandboxes.get(&plugin.key) else {
+            return self.kill_plugin(pid);
+        };
         let (veth, netns) = (sandbox.veth.clone(), sandbox.netns);
         let container = plugin.key.container_id();
         if self.kernel.veths.values().any(|alias| alias == container) {
@@ -191,7 +228,9 @@ impl World {
         }
         let address = plugin.grant.expect("wiring follows a grant").address;
         self.kill_plugin(pid);
-        let Some(sandbox) = self.sandboxes.get_mut(&plugin.key) else { return };
+        let Some(sandbox) = self.sandboxes.get_mut(&plugin.key) else {
+            return;
+        };
         sandbox.prev_result = Some(address);
         if sandbox.phase == Phase::Adding {
             sandbox.phase = Phase::Running(address);
@@ -208,34 +247,65 @@ impl World {
         self.kill_plugin(pid);
         if self.core.is_some() {
             let req = self.new_request(None);
-            self.tell(Event::DelRequested { req, key: plugin.key.clone() });
+            self.tell(Event::DelRequested {
+                req,
+                key: plugin.key.clone(),
+            });
         }
         self.add_failed(&plugin.key);
     }
 
     fn add_failed(&mut self, key: &IpamKey) {
-        let Some(sandbox) = self.sandboxes.get_mut(key).filter(|one| one.phase == Phase::Adding) else { return };
+        let Some(sandbox) = self.sandboxes.get_mut(key).filter(|one| one.phase == Phase::Adding) else {
+            return;
+        };
         sandbox.phase = Phase::Failed;
         // Runtimes call DEL after a failed ADD; some die before, and the sandbox just goes.
-        let chore = if self.workload.chance(850) { Chore::Del } else { Chore::KillNetns };
+        let chore = if self.workload.chance(850) {
+            Chore::Del
+        } else {
+            Chore::KillNetns
+        };
         if chore == Chore::KillNetns {
             sandbox.phase = Phase::Deleted;
         }
         let delay = self.pace.millis(1, 3_000);
-        self.after(delay, Happening::Runtime { key: key.clone(), chore });
+        self.after(
+            delay,
+            Happening::Runtime {
+                key: key.clone(),
+                chore,
+            },
+        );
     }
 
     fn del_done(&mut self, key: &IpamKey) {
         if let Some(sandbox) = self.sandboxes.get_mut(key) {
             sandbox.phase = Phase::Deleted;
         }
-        let delay = if self.workload.chance(800) { self.pace.millis(0, 500) } else { self.pace.millis(500, 60_000) };
-        self.after(delay, Happening::Runtime { key: key.clone(), chore: Chore::KillNetns });
+        let delay = if self.workload.chance(800) {
+            self.pace.millis(0, 500)
+        } else {
+            self.pace.millis(500, 60_000)
+        };
+        self.after(
+            delay,
+            Happening::Runtime {
+                key: key.clone(),
+                chore: Chore::KillNetns,
+            },
+        );
     }
 
     fn del_failed(&mut self, key: &IpamKey) {
         let delay = self.pace.millis(500, 3_000);
-        self.after(delay, Happening::Runtime { key: key.clone(), chore: Chore::Del });
+        self.after(
+            delay,
+            Happening::Runtime {
+                key: key.clone(),
+                chore: Chore::Del,
+            },
+        );
     }
 
     /// DEL without the daemon: the plugin removes rules and route itself, if it still may.
@@ -259,11 +329,10 @@ impl World {
 
     fn clear_own(&mut self, key: &IpamKey, address: Ipv4Addr) {
         let Some(sandbox) = self.sandboxes.get(key) else { return };
-        let owner = Owner { container_id: key.container_id().to_owned(), host_veth: sandbox.veth.clone() };
-        let had_life = self.kernel.has_life(address);
-        self.kernel.clear(address, Some(&owner));
-        if had_life && !self.kernel.has_life(address) {
-            self.cleared_at.insert(address, self.now);
-        }
+        let owner = Owner {
+            container_id: key.container_id().to_owned(),
+            host_veth: sandbox.veth.clone(),
+        };
+        self.clear(address, Some(&owner));
     }
 }

@@ -21,15 +21,27 @@ pub(crate) enum Happening {
     /// The daemon's queue hands an event to the core.
     Deliver { life: Life, event: Event },
     /// A request reaches EC2. `answered` is off when the caller will hear nothing.
-    Ec2Work { life: Life, op: OpId, work: Work, answered: bool },
+    Ec2Work {
+        life: Life,
+        op: OpId,
+        work: Work,
+        answered: bool,
+    },
     /// A describe reaches EC2.
-    Ec2Describe { life: Life, scope: Scope, started_at: BootTime },
+    Ec2Describe {
+        life: Life,
+        scope: Scope,
+        started_at: BootTime,
+    },
     /// A change in the kernel is made.
     KernelWork { life: Life, op: OpId, work: Work },
     /// Links are dumped; routes and rules follow.
     DumpLinks { life: Life, started_at: BootTime },
     /// Routes and rules are dumped, the view is complete.
-    DumpRoutes { life: Life, view: Box<ipam_core::KernelView> },
+    DumpRoutes {
+        life: Life,
+        view: Box<ipam_core::KernelView>,
+    },
     /// The first file is replaced, the second follows.
     WriteIpam { life: Life, checkpoint: Box<Checkpoint> },
     /// The second file is replaced.

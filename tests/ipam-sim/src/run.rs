@@ -64,7 +64,9 @@ thread_local! {
 
 /// Keeps the text of a panic for the report, instead of printing it.
 pub fn quiet_panics() {
-    std::panic::set_hook(Box::new(|info| LAST_PANIC.with(|last| *last.borrow_mut() = info.to_string())));
+    std::panic::set_hook(Box::new(|info| {
+        LAST_PANIC.with(|last| *last.borrow_mut() = info.to_string())
+    }));
 }
 
 pub(crate) fn last_panic() -> String {
@@ -80,17 +82,31 @@ struct Runner {
 /// Runs one plan.
 pub fn run(plan: &Plan, logging: Logging) -> Report {
     let scenario = Scenario::new(plan.seed, &plan.off);
-    let mut runner =
-        Runner { world: World::new(plan.seed, scenario, logging, plan.defect), steps: 0, storm: (Duration::ZERO, 0) };
+    let mut runner = Runner {
+        world: World::new(plan.seed, scenario, logging, plan.defect),
+        steps: 0,
+        storm: (Duration::ZERO, 0),
+    };
     runner.foul_weather(plan.steps);
     runner.fair_weather();
     let Runner { mut world, steps, .. } = runner;
     if world.violation.is_none() {
-        world.ec2.audit().into_iter().next().map(|text| world.violate(format!("the model of EC2: {text}")));
+        world
+            .ec2
+            .audit()
+            .into_iter()
+            .next()
+            .map(|text| world.violate(format!("the model of EC2: {text}")));
     }
-    let failure =
-        world.violation.take().map(|text| Failure { step: steps, text, log: world.log.into_iter().collect() });
-    Report { coverage: world.coverage, failure }
+    let failure = world.violation.take().map(|text| Failure {
+        step: steps,
+        text,
+        log: world.log.into_iter().collect(),
+    });
+    Report {
+        coverage: world.coverage,
+        failure,
+    }
 }
 
 impl Runner {
@@ -141,7 +157,10 @@ impl Runner {
             invariant::i7_nothing_is_leaked(world),
             invariant::i6_every_eni_is_attached_and_known_or_deleted(world),
         ];
-        verdicts.into_iter().filter_map(Result::err).for_each(|text| self.world.violate(text));
+        verdicts
+            .into_iter()
+            .filter_map(Result::err)
+            .for_each(|text| self.world.violate(text));
     }
 
     fn settle(&mut self, span: Duration) {
@@ -160,16 +179,31 @@ impl Runner {
         if world.violation.is_some() {
             return;
         }
-        let held = world.ec2.enis_of(&world.instance).map(|eni| eni.secondary.len()).sum::<usize>();
+        let held = world
+            .ec2
+            .enis_of(&world.instance)
+            .map(|eni| eni.secondary.len())
+            .sum::<usize>();
         let foreign = world.foreign_enis.len();
         let enis = usize::from(world.scenario.max_enis).saturating_sub(foreign);
         let most = enis * usize::from(world.scenario.slots_per_eni);
-        let subnet_free = world.ec2.subnet(&world.subnet).map_or(0, |subnet| subnet.available() as usize);
+        let subnet_free = world
+            .ec2
+            .subnet(&world.subnet)
+            .map_or(0, |subnet| subnet.available() as usize);
         let used = world.core.as_ref().map_or(0, |core| core.pool().leases().count());
         let leased = |address| {
-            world.core.as_ref().is_some_and(|core| core.pool().leases().any(|lease| lease.address == address))
+            world
+                .core
+                .as_ref()
+                .is_some_and(|core| core.pool().leases().any(|lease| lease.address == address))
         };
-        let blocked = world.kernel.signs().into_keys().filter(|address| !leased(*address)).count();
+        let blocked = world
+            .kernel
+            .signs()
+            .into_keys()
+            .filter(|address| !leased(*address))
+            .count();
         // Limits that a fault has taught the core hold; a subnet too small for a whole ENI stops growth in ENI mode.
         let taught = world.scenario.has(Fault::LimitReached) || world.foreign_edits > 0;
         let tight = subnet_free < usize::from(world.scenario.slots_per_eni) + 2;
@@ -180,9 +214,15 @@ impl Runner {
         for key in keys {
             let served = matches!(self.world.sandboxes[&key].phase, Phase::Running(_));
             if !served {
-                let why = self.world.core.as_ref().map(|core| core.status(self.world.both_times()));
+                let why = self
+                    .world
+                    .core
+                    .as_ref()
+                    .map(|core| core.status(self.world.both_times()));
                 let why = why.map(|status| (status.supply, status.cause.map(|cause| cause.to_string())));
-                self.world.violate(format!("I7: {key} is not served within 35 s although there is room: {why:?}"));
+                self.world.violate(format!(
+                    "I7: {key} is not served within 35 s although there is room: {why:?}"
+                ));
             } else {
                 self.world.coverage.hit("end", "probe-served");
             }
@@ -208,7 +248,11 @@ impl Runner {
             return;
         }
         // The named exception: a subnet that cannot fill the warm target is looked at now and then.
-        let scarce = self.world.ec2.subnet(&self.world.subnet).map_or(0, |subnet| subnet.available() as usize);
+        let scarce = self
+            .world
+            .ec2
+            .subnet(&self.world.subnet)
+            .map_or(0, |subnet| subnet.available() as usize);
         let tight = scarce < usize::from(self.world.scenario.slots_per_eni).max(16) + 2;
         if calls > if tight { 8 } else { 0 } {
             self.world.violate(format!("I7: {calls} EC2 calls in an idle hour"));
@@ -244,7 +288,12 @@ mod tests {
 
     #[test]
     fn equal_seeds_give_equal_histories() {
-        let plan = Plan { seed: 5, steps: 800, off: BTreeSet::new(), defect: Defect::default() };
+        let plan = Plan {
+            seed: 5,
+            steps: 800,
+            off: BTreeSet::new(),
+            defect: Defect::default(),
+        };
         let (first, second) = (run(&plan, Logging::Off), run(&plan, Logging::Off));
         assert_eq!(first.coverage, second.coverage);
     }
@@ -252,7 +301,12 @@ mod tests {
     #[test]
     fn a_few_seeds_break_no_invariant() {
         for seed in 1..=8 {
-            let plan = Plan { seed, steps: 1_500, off: BTreeSet::new(), defect: Defect::default() };
+            let plan = Plan {
+                seed,
+                steps: 1_500,
+                off: BTreeSet::new(),
+                defect: Defect::default(),
+            };
             let failure = run(&plan, Logging::Off).failure;
             assert!(failure.is_none(), "seed {seed}: {failure:?}");
         }

@@ -60,7 +60,10 @@ impl Sandbox {
 
 impl World {
     pub(crate) fn new_sandbox(&mut self, pod: Option<PodName>) -> IpamKey {
-        let container = format!("{:032x}", u128::from(self.next_pod) << 64 | u128::from(self.workload.u64()));
+        let container = format!(
+            "{:032x}",
+            u128::from(self.next_pod) << 64 | u128::from(self.workload.u64())
+        );
         self.next_pod += 1;
         let key = IpamKey::new("aws-cni", &container, "eth0").expect("no part is empty");
         let veth = host_veth_name(&VethPrefix::default(), pod.as_ref(), &key);
@@ -82,17 +85,28 @@ impl World {
     fn new_pod(&mut self) -> IpamKey {
         let number = self.next_pod;
         let named = !self.workload.chance(150);
-        self.new_sandbox(named.then(|| PodName::new("default", &format!("pod-{number}"))).flatten())
+        self.new_sandbox(
+            named
+                .then(|| PodName::new("default", &format!("pod-{number}")))
+                .flatten(),
+        )
     }
 
     fn any_sandbox(&mut self, wanted: impl Fn(&Sandbox) -> bool) -> Option<IpamKey> {
-        let fitting: Vec<&IpamKey> =
-            self.sandboxes.values().filter(|one| wanted(one)).map(|sandbox| &sandbox.key).collect();
+        let fitting: Vec<&IpamKey> = self
+            .sandboxes
+            .values()
+            .filter(|one| wanted(one))
+            .map(|sandbox| &sandbox.key)
+            .collect();
         (!fitting.is_empty()).then(|| fitting[self.workload.below(fitting.len())].clone())
     }
 
     pub(crate) fn live(&self) -> usize {
-        self.sandboxes.values().filter(|one| !matches!(one.phase, Phase::Deleted)).count()
+        self.sandboxes
+            .values()
+            .filter(|one| !matches!(one.phase, Phase::Deleted))
+            .count()
     }
 
     /// One act of the users, and the next one later.
@@ -173,13 +187,21 @@ impl World {
         let sandbox = self.sandboxes.get_mut(&old).expect("it was just picked");
         sandbox.phase = Phase::Deleting;
         let late = self.workload.millis(100, 30_000);
-        self.after(late, Happening::Runtime { key: old, chore: Chore::Del });
+        self.after(
+            late,
+            Happening::Runtime {
+                key: old,
+                chore: Chore::Del,
+            },
+        );
         self.new_sandbox(pod);
     }
 
     /// The runtime ends a sandbox: a running ADD is killed first, then DEL.
     pub(crate) fn end_sandbox(&mut self, key: &IpamKey) {
-        let Some(sandbox) = self.sandboxes.get_mut(key) else { return };
+        let Some(sandbox) = self.sandboxes.get_mut(key) else {
+            return;
+        };
         if matches!(sandbox.phase, Phase::Deleting | Phase::Deleted) {
             return;
         }
@@ -188,13 +210,21 @@ impl World {
             self.kill_plugin(pid);
         }
         let delay = self.pace.millis(0, 50);
-        self.after(delay, Happening::Runtime { key: key.clone(), chore: Chore::Del });
+        self.after(
+            delay,
+            Happening::Runtime {
+                key: key.clone(),
+                chore: Chore::Del,
+            },
+        );
     }
 
     pub(crate) fn runtime_chore(&mut self, key: &IpamKey, chore: Chore) {
         match chore {
             Chore::Del => {
-                let Some(sandbox) = self.sandboxes.get_mut(key) else { return };
+                let Some(sandbox) = self.sandboxes.get_mut(key) else {
+                    return;
+                };
                 if sandbox.phase == Phase::Deleted {
                     return;
                 }
@@ -209,7 +239,9 @@ impl World {
     }
 
     pub(crate) fn kill_netns(&mut self, key: &IpamKey) {
-        let Some(sandbox) = self.sandboxes.get_mut(key).filter(|one| one.netns == Netns::Alive) else { return };
+        let Some(sandbox) = self.sandboxes.get_mut(key).filter(|one| one.netns == Netns::Alive) else {
+            return;
+        };
         sandbox.netns = Netns::Dead;
         self.note(|| format!("namespace of {key} dies"));
         self.kernel.kill_sandbox(key.container_id());
@@ -239,7 +271,11 @@ impl World {
         let ended =
             |one: &Sandbox| matches!(one.phase, Phase::Deleted) && one.netns == Netns::Dead && one.plugin.is_none();
         if self.sandboxes.len() > self.scenario.max_live * 2 + 20 {
-            let oldest = self.sandboxes.values().find(|one| ended(one)).map(|one| one.key.clone());
+            let oldest = self
+                .sandboxes
+                .values()
+                .find(|one| ended(one))
+                .map(|one| one.key.clone());
             oldest.map(|key| self.sandboxes.remove(&key));
         }
     }

@@ -101,7 +101,15 @@ pub struct Scenario {
 }
 
 const TYPES: &[&str] = &[
-    "t3.nano", "t3.small", "t3.medium", "m5.large", "m5.large", "m5.large", "m5.xlarge", "c5.4xlarge", "m5.24xlarge",
+    "t3.nano",
+    "t3.small",
+    "t3.medium",
+    "m5.large",
+    "m5.large",
+    "m5.large",
+    "m5.xlarge",
+    "c5.4xlarge",
+    "m5.24xlarge",
 ];
 
 impl Scenario {
@@ -127,14 +135,30 @@ impl Scenario {
         let lag = timers.settle.mul_f64(0.9);
         let describe_lag = match dice.below(3) {
             0 => Delay::None,
-            1 => Delay::Uniform { min: Duration::ZERO, max: lag / 8 },
-            _ => Delay::Uniform { min: Duration::ZERO, max: lag },
+            1 => Delay::Uniform {
+                min: Duration::ZERO,
+                max: lag / 8,
+            },
+            _ => Delay::Uniform {
+                min: Duration::ZERO,
+                max: lag,
+            },
         };
-        let throttle = if dice.chance(300) { Throttle::Buckets { factor: 0.05 } } else { Throttle::Off };
+        let throttle = if dice.chance(300) {
+            Throttle::Buckets { factor: 0.05 }
+        } else {
+            Throttle::Off
+        };
         let calm = dice.chance(60);
         let faults = Fault::ALL
             .iter()
-            .map(|fault| (*fault, dice.chance(if *fault == Fault::ForeignEdit { 250 } else { 550 }), dice.from_to(5, 120)))
+            .map(|fault| {
+                (
+                    *fault,
+                    dice.chance(if *fault == Fault::ForeignEdit { 250 } else { 550 }),
+                    dice.from_to(5, 120),
+                )
+            })
             .filter(|(fault, on, _)| *on && !calm && !off.contains(fault))
             .map(|(fault, _, per_mille)| (fault, per_mille))
             .collect();
@@ -147,7 +171,10 @@ impl Scenario {
             subnet_prefix: dice.pick(&[20, 22, 24, 24, 26, 27]),
             policy: dice.pick(&[AllocationPolicy::Random, AllocationPolicy::Lowest]),
             describe_lag,
-            attach: Delay::Uniform { min: Duration::from_millis(300), max: Duration::from_secs(4) },
+            attach: Delay::Uniform {
+                min: Duration::from_millis(300),
+                max: Duration::from_secs(4),
+            },
             throttle,
             fresh_ids: dice.pick(&[FreshIds::Known, FreshIds::UnknownUntilVisible]),
             max_live: dice.below(60.min(capacity + 8)) + 2,
@@ -158,7 +185,10 @@ impl Scenario {
 
     /// How likely the fault is where it could strike, per mille; 0 when this run has none of it.
     pub(crate) fn odds(&self, fault: Fault) -> u32 {
-        self.faults.iter().find(|(known, _)| *known == fault).map_or(0, |(_, odds)| *odds)
+        self.faults
+            .iter()
+            .find(|(known, _)| *known == fault)
+            .map_or(0, |(_, odds)| *odds)
     }
 
     pub(crate) fn has(&self, fault: Fault) -> bool {
@@ -170,7 +200,10 @@ impl Scenario {
 /// sweeps above its ADD deadline, settling above the lag of describes.
 fn timers(dice: &mut Dice) -> Timers {
     let secs = Duration::from_secs;
-    let mut timers = Timers { cooldown: secs(dice.pick(&[0, 12, 30, 30, 60])), ..Timers::default() };
+    let mut timers = Timers {
+        cooldown: secs(dice.pick(&[0, 12, 30, 30, 60])),
+        ..Timers::default()
+    };
     if dice.chance(400) {
         return timers;
     }

@@ -68,7 +68,7 @@ pub(crate) struct World {
     /// Which plugin waits for which request of the living daemon.
     pub(crate) open_requests: BTreeMap<ReqId, Pid>,
     /// When the last owner's state on an address was removed.
-    pub(crate) cleared_at: BTreeMap<Ipv4Addr, Duration>,
+    pub(crate) cleared_at: BTreeMap<Ipv4Addr, (Duration, String)>,
     /// Addresses that others took off our ENIs, at least once.
     pub(crate) foreign: BTreeSet<Ipv4Addr>,
     pub(crate) foreign_edits: u32,
@@ -107,9 +107,16 @@ impl World {
             })
             .expect("a legal subnet");
         let instance = ec2
-            .run_instance(Duration::ZERO, InstanceSpec::new(scenario.instance_type, subnet.clone()))
+            .run_instance(
+                Duration::ZERO,
+                InstanceSpec::new(scenario.instance_type, subnet.clone()),
+            )
             .expect("a legal instance");
-        let primary = ec2.enis_of(&instance).next().expect("an instance has its primary ENI").mac;
+        let primary = ec2
+            .enis_of(&instance)
+            .next()
+            .expect("an instance has its primary ENI")
+            .mac;
         Self {
             now: Duration::from_secs(1),
             booted_at: Duration::ZERO,
@@ -158,7 +165,10 @@ impl World {
     }
 
     pub(crate) fn both_times(&self) -> Now {
-        Now { boot: self.boot_time(), wall: WallTime(EPOCH + self.now) }
+        Now {
+            boot: self.boot_time(),
+            wall: WallTime(EPOCH + self.now),
+        }
     }
 
     /// The moment of the run at which the node's boot clock shows `at`.
@@ -199,8 +209,13 @@ impl World {
     pub(crate) fn step(&mut self, until: Duration) -> bool {
         // EC2's own transitions and the core's alarm move, so they are compared, not planned.
         let queued = self.queue.peek();
-        let due = [queued, self.ec2.next_transition(), self.alarm].into_iter().flatten().min();
-        let Some(at) = due.filter(|at| *at <= until) else { return false };
+        let due = [queued, self.ec2.next_transition(), self.alarm]
+            .into_iter()
+            .flatten()
+            .min();
+        let Some(at) = due.filter(|at| *at <= until) else {
+            return false;
+        };
         self.now = self.now.max(at);
         if self.alarm == Some(at) {
             self.alarm = None;
@@ -219,8 +234,17 @@ impl World {
         match happening {
             Happening::Deliver { life, event } if life == self.life => self.deliver(event),
             Happening::Deliver { .. } => {}
-            Happening::Ec2Work { life, op, work, answered } => self.ec2_work(life, op, &work, answered),
-            Happening::Ec2Describe { life, scope, started_at } => self.ec2_describe(life, scope, started_at),
+            Happening::Ec2Work {
+                life,
+                op,
+                work,
+                answered,
+            } => self.ec2_work(life, op, &work, answered),
+            Happening::Ec2Describe {
+                life,
+                scope,
+                started_at,
+            } => self.ec2_describe(life, scope, started_at),
             Happening::KernelWork { life, op, work } if life == self.life => self.kernel_work(op, &work),
             Happening::DumpLinks { life, started_at } if life == self.life => self.dump_links(started_at),
             Happening::DumpRoutes { life, view } if life == self.life => self.dump_routes(*view),
@@ -257,7 +281,9 @@ impl World {
                     ipam_core::Event::LinkAppeared { mac: eni.mac }
                 }
                 Change::Detached { eni, instance } if instance == self.instance => {
-                    let Some(mac) = self.kernel.links.get(&eni).copied() else { continue };
+                    let Some(mac) = self.kernel.links.get(&eni).copied() else {
+                        continue;
+                    };
                     self.kernel.unplug(&eni);
                     ipam_core::Event::LinkGone { mac }
                 }
