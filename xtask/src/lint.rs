@@ -22,7 +22,15 @@ pub(crate) fn steps(extras: Extras) -> Vec<Step> {
         Step::cargo(
             "clippy",
             20,
-            &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+            &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--keep-going",
+                "--",
+                "-D",
+                "warnings",
+            ],
         ),
         docs(),
     ]
@@ -31,7 +39,13 @@ pub(crate) fn steps(extras: Extras) -> Vec<Step> {
 /// rustdoc of our crates.
 pub(crate) fn docs() -> Step {
     Step::new("docs", 15, |context, deadline| {
-        let mut command = context.cargo(["doc", "--workspace", "--no-deps", "--document-private-items"]);
+        let mut command = context.cargo([
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+            "--keep-going",
+        ]);
         run::check(command.env("RUSTDOCFLAGS", "-Dwarnings"), deadline)
     })
 }
