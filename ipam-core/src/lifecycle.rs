@@ -105,7 +105,7 @@ impl Core {
     fn look_for_device(&mut self, id: &EniId, now: BootTime) {
         let gap = self.config.timers.confirm_gap;
         let eni = self.pool.enis.get_mut(id).expect("the caller found it in the pool");
-        let at = *eni.next_look.get_or_insert(now.after(gap));
+        let at = *eni.next_look.get_or_insert_with(|| now.after(gap));
         if at <= now {
             eni.looks = (eni.looks + 1).min(LOOKS_MAX);
             eni.next_look = Some(now.after(gap * 2u32.pow(eni.looks)));

@@ -138,7 +138,7 @@ impl Core {
     pub(crate) fn op_done(&mut self, op: OpId, outcome: OpOutcome, now: Now) {
         let outcome = match outcome {
             OpOutcome::Unknown if defective!(self, UnknownIsRefused) => OpOutcome::Refused(Refusal::Other),
-            outcome => outcome,
+            outcome @ (OpOutcome::Applied(_) | OpOutcome::Refused(_) | OpOutcome::Unknown) => outcome,
         };
         let Some(record) = self.ops.get_mut(&op) else { return };
         let work = record.work.clone();

@@ -15,7 +15,7 @@ fn a_deleted_address_rests_before_it_is_granted_again() {
     assert_eq!(node.granted(early), None);
     let late = node.add("c");
     node.pass(2.0);
-    assert!(node.granted(early).or(node.granted(late)).is_some());
+    assert!(node.granted(early).or_else(|| node.granted(late)).is_some());
 }
 
 #[test]

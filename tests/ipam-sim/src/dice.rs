@@ -28,7 +28,7 @@ impl Dice {
     }
 
     /// A number from `low` to `high`, both included.
-    pub(crate) fn from_to(&mut self, low: u32, high: u32) -> u32 {
+    pub(crate) fn number(&mut self, low: u32, high: u32) -> u32 {
         self.0.u32(low..=high)
     }
 

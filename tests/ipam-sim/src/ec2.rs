@@ -14,7 +14,7 @@ use vpc_sim::model::request::{
     ModifyNetworkInterfaceAttribute, Query, UnassignPrivateIpAddresses,
 };
 use vpc_sim::model::{self, Answer, AttachmentStatus, Ec2Error, ErrorCode};
-use vpc_types::Allocation;
+use vpc_types::{Allocation, DeviceNumber, EniId, NetworkCard};
 
 use crate::queue::{Happening, Life};
 use crate::scenario::Fault;
@@ -71,6 +71,12 @@ impl World {
             let outcome = OpOutcome::Refused(Refusal::LimitReached);
             return self.answer(life, way * 4, Event::OpDone { op, outcome });
         }
+        self.send_over_a_bad_line(op, work, way);
+    }
+
+    /// The request goes out; what becomes of it and of its answer is luck.
+    fn send_over_a_bad_line(&mut self, op: OpId, work: Work, way: Duration) {
+        let life = self.life;
         let unknown = Event::OpDone {
             op,
             outcome: OpOutcome::Unknown,
@@ -131,6 +137,9 @@ impl World {
         self.note(|| format!("ec2: {} {op:?} = {outcome:?}", work.kind()));
         if life == self.life {
             self.check_refusal(work, &outcome);
+        } else {
+            // It took effect after its daemon's death: the next one cannot have known.
+            self.memory_lost_at = Some(self.now);
         }
         if answered {
             let slow = if self.strikes(Fault::SlowAnswer) {
@@ -154,30 +163,12 @@ impl World {
                 let mut request = CreateNetworkInterface::new(subnet.clone());
                 request.ipv4 = (*addresses > 0).then(|| Ipv4Request::Count(u32::from(*addresses)));
                 request.client_token = Some(token.clone());
-                request.tags = BTreeMap::from([
-                    (INSTANCE_TAG.to_owned(), self.instance.to_string()),
-                    (CREATED_TAG.to_owned(), requested_at.as_nanos().to_string()),
-                ]);
+                request.tags = self.own_tags(*requested_at);
                 let answer = self.ec2.call(now, &request);
                 let instance = self.instance.clone();
                 outcome(answer, |created| Applied::Created(fact(&created.eni, &instance)))
             }
-            Work::Attach { eni, device, card } => {
-                if self.strikes(Fault::SlowAttach) {
-                    self.ec2.settings_mut().attach =
-                        model::Delay::Fixed(Duration::from_secs(u64::from(self.luck.from_to(5, 90))));
-                }
-                let (instance, card) = (self.instance.clone(), Some(*card));
-                let request = AttachNetworkInterface {
-                    eni: eni.clone(),
-                    instance,
-                    device: *device,
-                    card,
-                };
-                let answer = self.ec2.call(now, &request);
-                self.ec2.settings_mut().attach = self.scenario.attach;
-                outcome(answer, |attached| Applied::Attached(attached.attachment))
-            }
+            Work::Attach { eni, device, card } => self.call_attach(eni, *device, *card),
             Work::DeleteOnTermination { eni, attachment } => {
                 let attribute = EniAttribute::OnTermination(attachment.clone(), model::OnTermination::Delete);
                 let request = ModifyNetworkInterfaceAttribute {
@@ -217,6 +208,29 @@ impl World {
                 unreachable!("the kernel's work does not come here")
             }
         }
+    }
+
+    fn own_tags(&self, requested_at: WallTime) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            (INSTANCE_TAG.to_owned(), self.instance.to_string()),
+            (CREATED_TAG.to_owned(), requested_at.as_nanos().to_string()),
+        ])
+    }
+
+    fn call_attach(&mut self, eni: &EniId, device: DeviceNumber, card: NetworkCard) -> (Duration, OpOutcome) {
+        if self.strikes(Fault::SlowAttach) {
+            let slow = Duration::from_secs(u64::from(self.luck.number(5, 90)));
+            self.ec2.settings_mut().attach = model::Delay::Fixed(slow);
+        }
+        let request = AttachNetworkInterface {
+            eni: eni.clone(),
+            instance: self.instance.clone(),
+            device,
+            card: Some(card),
+        };
+        let answer = self.ec2.call(self.now, &request);
+        self.ec2.settings_mut().attach = self.scenario.attach;
+        outcome(answer, |attached| Applied::Attached(attached.attachment))
     }
 
     pub(crate) fn send_describe(&mut self, scope: Scope) {

@@ -56,11 +56,7 @@ impl World {
             .ec2
             .subnet(&self.subnet)
             .map_or(0, vpc_sim::model::Subnet::available);
-        let Some(take) = u32::try_from(free)
-            .ok()
-            .and_then(|free| free.checked_sub(1))
-            .filter(|take| *take > 0)
-        else {
+        let Some(take) = free.checked_sub(1).filter(|take| *take > 0) else {
             return;
         };
         let mut request = CreateNetworkInterface::new(self.subnet.clone());

@@ -11,14 +11,18 @@ use crate::sandbox::Phase;
 use crate::scenario::{Fault, Scenario};
 use crate::world::{Logging, Weather, World};
 
-#[cfg(feature = "mutants")]
 /// A deliberate defect for the core, or none.
+#[cfg(feature = "mutants")]
 pub type Defect = Option<ipam_core::Mutant>;
 
+/// There are no defects to build in without the feature `mutants`.
 #[cfg(not(feature = "mutants"))]
-/// No defect can be built in without the feature `mutants`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Defect;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoMutant {}
+
+/// A deliberate defect for the core: none, without the feature `mutants`.
+#[cfg(not(feature = "mutants"))]
+pub type Defect = Option<NoMutant>;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -90,13 +94,8 @@ pub fn run(plan: &Plan, logging: Logging) -> Report {
     runner.foul_weather(plan.steps);
     runner.fair_weather();
     let Runner { mut world, steps, .. } = runner;
-    if world.violation.is_none() {
-        world
-            .ec2
-            .audit()
-            .into_iter()
-            .next()
-            .map(|text| world.violate(format!("the model of EC2: {text}")));
+    if let Some(text) = world.ec2.audit().into_iter().next() {
+        world.violate(format!("the model of EC2: {text}"));
     }
     let failure = world.violation.take().map(|text| Failure {
         step: steps,

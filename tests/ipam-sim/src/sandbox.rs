@@ -123,7 +123,7 @@ impl World {
             }
             8 if !full => {
                 self.coverage.hit("users", "burst");
-                for _ in 0..self.workload.from_to(2, 12) {
+                for _ in 0..self.workload.number(2, 12) {
                     self.new_pod();
                 }
             }
@@ -175,7 +175,9 @@ impl World {
 
     /// The same pod in a new sandbox, while the old one's end is still to come.
     fn recreate(&mut self) {
-        let Some(old) = self.any_sandbox(|one| one.pod.is_some() && matches!(one.phase, Phase::Running(_))) else {
+        let Some(old) =
+            self.any_sandbox(|one| one.pod.is_some() && matches!(one.phase, Phase::Running(_)) && one.plugin.is_none())
+        else {
             return;
         };
         self.coverage.hit("users", "recreate");

@@ -82,7 +82,7 @@ faults! {
 
 /// Everything that is fixed for one run.
 #[derive(Debug, Clone)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     pub(crate) instance_type: &'static str,
     pub(crate) max_enis: u16,
     pub(crate) slots_per_eni: u16,
@@ -119,15 +119,15 @@ impl Scenario {
         let limits = InstanceLimits::of(instance_type).expect("the types above are in the table");
         let hard = limits.enis_on_default_card();
         let max_enis = if dice.chance(300) {
-            u16::try_from(dice.from_to(1, u32::from(hard))).expect("bounded by a u16")
+            u16::try_from(dice.number(1, u32::from(hard))).expect("bounded by a u16")
         } else {
             hard
         };
         let slots_per_eni = limits.ipv4_per_eni - 1;
         let target = if dice.chance(400) {
-            WarmTarget::Enis(u16::try_from(dice.from_to(0, 2)).expect("at most 2"))
+            WarmTarget::Enis(u16::try_from(dice.number(0, 2)).expect("at most 2"))
         } else {
-            let (warm, minimum) = (dice.from_to(0, 16), dice.from_to(0, 30));
+            let (warm, minimum) = (dice.number(0, 16), dice.number(0, 30));
             WarmTarget::Addresses { warm, minimum }
         };
         let timers = timers(&mut dice);
@@ -156,7 +156,7 @@ impl Scenario {
                 (
                     *fault,
                     dice.chance(if *fault == Fault::ForeignEdit { 250 } else { 550 }),
-                    dice.from_to(5, 120),
+                    dice.number(5, 120),
                 )
             })
             .filter(|(fault, on, _)| *on && !calm && !off.contains(fault))
