@@ -1,6 +1,10 @@
-//! The Unix socket: taking over a stale one, waiting for a live predecessor, leaving nothing behind.
+//! The Unix socket and the lock beside it: taking over a stale socket, waiting for a live predecessor, leaving nothing
+//! behind but the lock's empty file.
+//!
+//! Two daemons of ours exclude each other by the lock, which is held until the process ends; another kind of daemon is
+//! recognised by its socket.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -23,6 +27,15 @@ pub enum SocketError {
     Taken {
         /// The socket.
         path: PathBuf,
+    },
+    /// Creating the lock's file or locking it.
+    #[error("cannot lock {path}")]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
     },
     /// Creating or preparing it.
     #[error("cannot listen on {path}")]
@@ -48,6 +61,36 @@ impl Drop for SocketGuard {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Waits until no other daemon of ours acts for this node. The lock lies beside the socket and ends with the file.
+pub async fn lock(socket: &Path) -> Result<File, SocketError> {
+    let path = socket.with_extension("lock");
+    let failed = |source| SocketError::Lock {
+        path: path.clone(),
+        source,
+    };
+    let deadline = Instant::now() + PREDECESSOR;
+    let file = open_lock(&path).map_err(failed)?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(POLL).await,
+            Err(TryLockError::WouldBlock) => {
+                return Err(SocketError::Taken {
+                    path: socket.to_owned(),
+                });
+            }
+        }
+    }
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    File::options().create(true).truncate(false).write(true).open(path)
 }
 
 /// Listens at `path`. A socket file that refuses connections is stale and goes; one that answers is waited for.
@@ -88,6 +131,18 @@ fn listen(path: &Path) -> io::Result<(UnixListener, SocketGuard)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_second_daemon_gets_the_lock_when_the_first_one_has_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sub/ipamd.sock");
+        let first = lock(&path).await.unwrap();
+        let mut second = std::pin::pin!(lock(&path));
+        let early = tokio::time::timeout(POLL * 3, &mut second).await;
+        assert!(early.is_err(), "both have it");
+        drop(first);
+        second.await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_stale_socket_is_taken_over_and_removed_at_the_end() {
