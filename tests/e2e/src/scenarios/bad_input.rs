@@ -147,7 +147,7 @@ impl Attempt {
         let (found, message) = result.error()?;
         ensure!(found == code, "expected code {code}, got {found}: {message}");
         for word in words {
-            ensure!(message.contains(word), "{word:?} is not in {message:?}");
+            ensure!(result.stdout.contains(word), "{word:?} is not in {}", result.stdout);
         }
         let after = KernelState::of(world.node(NODE)?)?;
         ensure!(

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use vpc_fabric::Node;
 use vpc_fabric::probe::Vantage;
 
-use super::world::{NODE, OTHER, PROBE, SHRINKING, World, vpc_of};
+use super::world::{NODE, OTHER, PROBE, SHRINKING, SOON, World, vpc_of};
 use super::{Bench, Scenario};
 use crate::kernel::KernelState;
 use crate::runtime::{Identity, Pod, Runtime};
@@ -178,7 +178,9 @@ fn churn(bench: &Bench) -> Result<()> {
         let (leases, file) = (world.leases(node)?, world.checkpointed(node)?);
         ensure!(leases.is_empty() && file.is_empty(), "left: {leases:?} {file:?}");
     }
-    ensure!(world.eni_count() == 2, "{} ENIs are left", world.eni_count());
+    wait::until("one ENI is left on each node", SOON, || {
+        Ok((world.eni_count() == 2).then_some(()))
+    })?;
     world.finish()
 }
 

@@ -8,6 +8,7 @@ use vpc_sim::model::{Action, Ec2Error, Effect, ErrorCode, Fault};
 
 use super::world::{IPAM_JSON, NODE, SMALL, SMALL_SLOTS, SOON, World, vpc_of};
 use super::{Bench, Scenario};
+use crate::runtime::Pod;
 use crate::wait;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
@@ -86,22 +87,22 @@ fn lost_answers(bench: &Bench) -> Result<()> {
 }
 
 /// Kills the daemon when EC2 has made the ENI, long before EC2's answer.
-fn kill_while_creating(world: &mut World) -> Result<()> {
+fn kill_while_creating(world: &mut World) -> Result<Pod> {
     let slow = Fault::Delay(Duration::from_secs(20));
     world.inject(Action::CreateNetworkInterface, &slow, 1);
     world.cluster.start_daemons()?;
     // The pod uses the only ENI, so that a second one is wanted.
-    world.add(NODE, "first", 1)?;
+    let first = world.add_one(NODE, "first")?;
     wait::until("EC2 has made an ENI", SOON, || {
         Ok((world.eni_count() == 2).then_some(()))
     })?;
     world.cluster.daemon(NODE)?.stop(Signal::SIGKILL)?;
-    Ok(())
+    Ok(first)
 }
 
 fn killed_while_creating(bench: &Bench) -> Result<()> {
     let mut world = World::prepare(bench, vpc_of(1, SMALL), &[], &[("MAX_ENI", "2")])?;
-    kill_while_creating(&mut world)?;
+    let _first = kill_while_creating(&mut world)?;
     world.cluster.start_daemon(NODE)?;
     let pods = world.add(NODE, "pod", PODS)?;
     world.check_mesh(&pods)?;
@@ -110,9 +111,11 @@ fn killed_while_creating(bench: &Bench) -> Result<()> {
 }
 
 fn half_made_after_reboot(bench: &Bench) -> Result<()> {
-    let timers = [("half_made_after", "0.5"), ("half_made_age", "1")];
+    let timers = [("half_made_after", "0.5"), ("half_made_age", "1"), ("sweep_grace", "2")];
     let mut world = World::prepare(bench, vpc_of(1, SMALL), &timers, &[("MAX_ENI", "2")])?;
-    kill_while_creating(&mut world)?;
+    let first = kill_while_creating(&mut world)?;
+    // A reboot ends all pods and empties the directory.
+    world.remove(&[first])?;
     for name in ["ipam.json", "vpc-cni-state.json"] {
         let file = world.node(NODE)?.outside(IPAM_JSON.as_ref()).with_file_name(name);
         std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
@@ -129,6 +132,8 @@ fn half_made_after_reboot(bench: &Bench) -> Result<()> {
 fn taken_away(bench: &Bench) -> Result<()> {
     let mut world = World::start(bench, vpc_of(1, SMALL), &[], &[("MAX_ENI", "1")])?;
     let pod = world.add_one(NODE, "pod")?;
+    // A view that starts right after a change of ours proves nothing.
+    world.wait_for_quiet()?;
     let simulator = world.cluster.vpc.simulator().clone();
     simulator.with_model(|model, now| {
         let eni = model.enis().next().cloned().context("there is an ENI")?;

@@ -47,14 +47,17 @@ fn del_without_the_daemon(bench: &Bench) -> Result<()> {
     let baseline = KernelState::of(world.node(NODE)?)?;
     let pods = world.add(NODE, "pod", 3)?;
     world.cluster.daemon(NODE)?.stop(Signal::SIGTERM)?;
-    for pod in &pods {
-        let result = world.cluster.runtime.remove(world.node(NODE)?, pod)?;
+    let before: BTreeSet<Ipv4Addr> = pods.iter().map(|pod| pod.address).collect();
+    for pod in pods {
+        let result = world.cluster.runtime.remove(world.node(NODE)?, &pod)?;
         ensure!(result.stdout.is_empty(), "DEL printed {}", result.stdout);
     }
     world.wait_for_kernel(NODE, &baseline).context("without the daemon")?;
-    ensure!(world.checkpointed(NODE)?.len() == pods.len(), "who changed ipam.json?");
+    ensure!(
+        world.checkpointed(NODE)?.len() == before.len(),
+        "who changed ipam.json?"
+    );
     world.cluster.start_daemon(NODE)?;
-    let before: BTreeSet<Ipv4Addr> = pods.iter().map(|pod| pod.address).collect();
     // All slots are taken: the new pods live only if the addresses were reclaimed.
     let after: BTreeSet<Ipv4Addr> = world.add(NODE, "next", 3)?.iter().map(|pod| pod.address).collect();
     ensure!(before == after, "{before:?} became {after:?}");
@@ -68,9 +71,8 @@ fn del_without_the_daemon(bench: &Bench) -> Result<()> {
 fn a_vanished_sandbox(bench: &Bench) -> Result<()> {
     let world = World::start(bench, vpc_of(1, SMALL), SWEEPING, &[ONE_ENI])?;
     let baseline = KernelState::of(world.node(NODE)?)?;
-    let pods = world.add(NODE, "pod", 2)?;
-    for pod in &pods {
-        world.cluster.runtime.lose(world.node(NODE)?, pod)?;
+    for pod in world.add(NODE, "pod", 2)? {
+        world.cluster.runtime.lose(world.node(NODE)?, &pod)?;
     }
     world.wait_for_pool(NODE, "the addresses are back", |pool| {
         pool["free"].as_u64() == Some(SMALL_SLOTS) && pool["cooling"] == 0
@@ -139,7 +141,7 @@ fn a_late_del_of_a_reused_address(bench: &Bench) -> Result<()> {
 }
 
 fn repeated_dels(bench: &Bench) -> Result<()> {
-    let mut world = World::start(bench, vpc_of(1, SMALL), &[], &[])?;
+    let mut world = World::start(bench, vpc_of(1, SMALL), &[], &[ONE_ENI])?;
     let baseline = KernelState::of(world.node(NODE)?)?;
     let pod = world.add_one(NODE, "pod")?;
     for _ in 0..3 {
@@ -151,12 +153,13 @@ fn repeated_dels(bench: &Bench) -> Result<()> {
     world.cluster.runtime.forget(world.node(NODE)?, &never_added)?;
     world.cluster.daemon(NODE)?.stop(Signal::SIGTERM)?;
     world.cluster.runtime.forget(world.node(NODE)?, &never_added)?;
+    drop(pod);
     world.wait_for_kernel(NODE, &baseline)?;
     world.finish()
 }
 
 fn nameless_containers(bench: &Bench) -> Result<()> {
-    let world = World::start(bench, vpc_of(1, SMALL), &[], &[])?;
+    let world = World::start(bench, vpc_of(1, SMALL), &[], &[ONE_ENI])?;
     let baseline = KernelState::of(world.node(NODE)?)?;
     let node = world.node(NODE)?;
     let containers: Vec<Pod> = (0..3)
@@ -173,6 +176,7 @@ fn nameless_containers(bench: &Bench) -> Result<()> {
     );
     world.check_mesh(&containers)?;
     world.remove(&containers)?;
+    drop(containers);
     wait::until("all leases are gone", SOON, || {
         Ok(world
             .leases(NODE)?

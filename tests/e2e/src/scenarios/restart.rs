@@ -38,6 +38,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 /// The look for half-made ENIs after a first boot comes soon.
 const LOOKING: (&str, &str) = ("half_made_after", "0.5");
+/// Without files, addresses rest once: a plugin may be about to wire one.
+const RESTING: &[(&str, &str)] = &[("sweep_grace", "2")];
 /// Long against all shortened timers.
 const IDLE: Duration = Duration::from_secs(4);
 /// What SIGTERM may take.
@@ -152,7 +154,7 @@ fn sigterm(bench: &Bench) -> Result<()> {
 }
 
 fn a_corrupt_checkpoint(bench: &Bench) -> Result<()> {
-    let mut world = World::start(bench, vpc_of(1, SMALL), &[], &[])?;
+    let mut world = World::start(bench, vpc_of(1, SMALL), RESTING, &[])?;
     let pods = world.add(NODE, "pod", 4)?;
     world.wait_for_quiet()?;
     world.cluster.daemon(NODE)?.stop(Signal::SIGKILL)?;
@@ -166,7 +168,7 @@ fn a_corrupt_checkpoint(bench: &Bench) -> Result<()> {
 }
 
 fn lost_files(bench: &Bench) -> Result<()> {
-    let mut world = World::start(bench, vpc_of(1, SMALL), &[], &[])?;
+    let mut world = World::start(bench, vpc_of(1, SMALL), RESTING, &[])?;
     let pods = world.add(NODE, "pod", 4)?;
     world.wait_for_quiet()?;
     world.cluster.daemon(NODE)?.stop(Signal::SIGKILL)?;

@@ -150,7 +150,7 @@ impl World {
         self.cluster.runtime.add(self.node(node)?, &Identity::pod(name))
     }
 
-    /// DEL and the end of the namespaces.
+    /// DEL and the end of the namespaces' names. The namespaces themselves go with the pods' handles.
     pub(super) fn remove(&self, pods: &[Pod]) -> Result<()> {
         for pod in pods {
             self.cluster.runtime.remove(self.node(&pod.node)?, pod)?;
