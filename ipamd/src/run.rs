@@ -14,7 +14,6 @@ use ipnet::Ipv4Net;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::LocalSet;
 
 use crate::boot::{self, Node};
 use crate::config::Config;
@@ -31,10 +30,6 @@ const DRAIN: Duration = Duration::from_millis(300);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<()> {
-    LocalSet::new().run_until(start(config)).await
-}
-
-async fn start(config: Config) -> Result<()> {
     let calls = Calls::default();
     let imds = ImdsClient::new(&config.cloud)?;
     let ec2 = Ec2Client::connect(&config.cloud, &imds, Arc::new(calls.clone())).await?;
