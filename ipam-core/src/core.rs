@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use vpc_types::{IpamKey, MacAddress, PodName};
+use vpc_types::{EniId, IpamKey, MacAddress, PodName};
 
 use crate::action::{Action, Work};
 use crate::backoff::{Backoff, Jitter};
@@ -164,6 +164,8 @@ pub struct Core {
     pub(crate) usage: UsagePeak,
     /// Rests of addresses that are in no ENI's view right now.
     pub(crate) resting_elsewhere: BTreeMap<Ipv4Addr, BootTime>,
+    /// ENIs that are deleted, and when: older views may still show them.
+    pub(crate) deleted: BTreeMap<EniId, BootTime>,
     /// How long addresses rest that are found on ENIs for the first time: a run without our files may have used them.
     pub(crate) rest_unknown: Option<Duration>,
     /// ENIs that EC2 let this instance have, when it refused more than the table says.
@@ -217,6 +219,7 @@ impl Core {
             short_since: None,
             usage: UsagePeak::default(),
             resting_elsewhere: BTreeMap::new(),
+            deleted: BTreeMap::new(),
             rest_unknown: None,
             ask_at_most: None,
             clearing: BTreeMap::new(),

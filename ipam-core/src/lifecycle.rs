@@ -226,8 +226,9 @@ impl Core {
         }
     }
 
-    pub(crate) fn eni_deleted(&mut self, id: &EniId) {
+    pub(crate) fn eni_deleted(&mut self, id: &EniId, now: BootTime) {
         if self.pool.enis.remove(id).is_some() {
+            self.deleted.insert(id.clone(), now);
             self.rehome_leases();
             self.outbox.bump();
             self.note_eni(id, "deleted");

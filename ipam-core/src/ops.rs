@@ -214,7 +214,7 @@ impl Core {
             (Work::ReleaseAddresses { eni, allocations }, _) => self.addresses_released(eni, allocations),
             (Work::DeleteOnTermination { eni, .. }, _) => self.eni_will_go_with_instance(eni),
             (Work::Detach { eni, .. }, _) => self.eni_detached(eni, now.boot),
-            (Work::DeleteEni { eni }, _) => self.eni_deleted(eni),
+            (Work::DeleteEni { eni }, _) => self.eni_deleted(eni, now.boot),
             (Work::SetupEni { eni, .. }, _) => self.eni_ready(eni),
             (Work::TeardownEni { eni, .. }, _) => self.eni_torn_down(eni),
             (Work::ClearPodState { address, owner }, _) => self.cleared(*address, owner.as_ref(), now.boot),
@@ -233,7 +233,7 @@ impl Core {
         match (work, refusal) {
             (Work::ClearPodState { address, .. }, _) => self.not_cleared(*address, now),
             // EC2 may not know an ENI yet that it has just made.
-            (Work::DeleteEni { eni }, Refusal::Gone) if self.is_settled_in(eni, now) => self.eni_deleted(eni),
+            (Work::DeleteEni { eni }, Refusal::Gone) if self.is_settled_in(eni, now) => self.eni_deleted(eni, now),
             (Work::Detach { eni, .. }, Refusal::Gone | Refusal::Conflict) => self.eni_detached(eni, now),
             (_, Refusal::SubnetFull | Refusal::SubnetFragmented) => self.subnet_full(work, refusal, now),
             // The first try was made with other parameters: whatever it created is found by its tag.

@@ -94,15 +94,21 @@ impl Core {
         self.outbox.bump();
     }
 
-    /// An address is on one ENI at a time. Where the view shows one of ours elsewhere, it has moved if the view is newer
+    /// A deleted ENI may be shown for a while. An address is on one ENI at a time. Where the view shows one of ours elsewhere, it has moved if the view is newer
     /// than our last change of its former ENI; otherwise the view is older than the move.
     fn without_stale_addresses(&mut self, view: &Ec2View) -> Ec2View {
         let believed = view;
         let mut view = view.clone();
+        let settle = self.config.timers.settle;
+        self.deleted.retain(|_, at| view.started_at < at.after(settle));
+        view.enis.retain(|fact| !self.deleted.contains_key(&fact.id));
         for fact in &mut view.enis {
             let mut stale = BTreeSet::new();
             for allocation in &fact.allocations {
-                let other = |eni: &&Eni| eni.id != fact.id && eni.blocks.contains_key(allocation);
+                // One on its way to deletion has no say: what it had may be somewhere else already.
+                let other = |eni: &&Eni| {
+                    eni.id != fact.id && eni.phase != EniPhase::Detached && eni.blocks.contains_key(allocation)
+                };
                 if self
                     .pool
                     .enis()
