@@ -135,11 +135,14 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// The subnet's router answers only who uses an address of the ENI that the packet comes from.
+    /// The subnet's router hears only packets with an address of the ENI that they come from. The ENI may be a new one, whose
+    /// first packets the kernel drops.
     fn check(&self, pod: &Pod, router: Ipv4Addr) -> Result<()> {
-        let answers = Vantage::new(&pod.netns.netns).within(PROBE).ping(&[router])?;
-        ensure!(answers[0].is_some(), "{} has no network", pod.address);
-        Ok(())
+        let vantage = Vantage::new(&pod.netns.netns).within(PROBE / 10);
+        wait::until("a pod has a network", PROBE, || {
+            Ok(vantage.ping(&[router])?[0].map(drop))
+        })
+        .with_context(|| pod.address.to_string())
     }
 
     fn remove_any(&mut self) -> Result<()> {

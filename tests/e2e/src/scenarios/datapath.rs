@@ -73,6 +73,7 @@ fn a_missing_rule_shows(bench: &Bench) -> Result<()> {
     let here = world.add(NODE, "here", 4)?;
     let there = world.add(OTHER, "there", 1)?;
     let (pod, target) = (on_secondary(&here)?.clone(), there[0].address);
+    world.wait_for_carrier(std::slice::from_ref(&pod))?;
     ensure!(pings(&pod, target)?, "the pod does not reach the other node");
     ensure!(world.cluster.wrong_source_drops()? == 0, "packets were dropped");
     // A daemon that watches could put the rule back at once.
@@ -121,6 +122,7 @@ fn leaving_the_vpc(bench: &Bench) -> Result<()> {
     let world = World::start(bench, vpc_of(2, SMALL), &[], &[])?;
     let pods = world.add(NODE, "here", 5)?;
     let primary = world.primary(NODE)?;
+    world.wait_for_carrier(&pods)?;
     let outside = internet(&world)?;
     let seen = seen_from(&pods, outside.address())?;
     ensure!(

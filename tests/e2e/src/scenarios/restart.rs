@@ -94,13 +94,17 @@ impl Pings {
 
 fn pods_do_not_notice(bench: &Bench) -> Result<()> {
     let mut world = World::start(bench, vpc_of(2, SMALL), &[LOOKING], &[])?;
-    let here = world.add(NODE, "here", 4)?;
+    let mut here = world.add(NODE, "here", 4)?;
     let there = world.add_one(OTHER, "there")?;
+    world.wait_for_quiet()?;
+    // The next change of the state writes down that the look for half-made ENIs was made.
+    here.push(world.add_one(NODE, "late")?);
     let pinger = here
         .iter()
         .find(|pod| pod.device > 0)
         .context("no pod is on a secondary ENI")?;
     world.wait_for_quiet()?;
+    world.wait_for_carrier(&here)?;
     let pings = Pings {
         stop: AtomicBool::new(false),
         answered: AtomicU64::new(0),

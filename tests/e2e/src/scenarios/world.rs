@@ -35,6 +35,9 @@ pub(super) const SOON: Duration = Duration::from_secs(20);
 /// For probes; only a loss takes as long.
 pub(super) const PROBE: Duration = Duration::from_secs(3);
 
+/// For one look whether a device passes packets yet.
+const CARRIER: Duration = Duration::from_millis(100);
+
 /// Shortened for every scenario. What waits for a pod's plugin (`sweep_grace`) stays long, for the plugin's deadline does.
 const TIMERS: &[(&str, &str)] = &[
     ("cooldown", "1"),
@@ -158,8 +161,31 @@ impl World {
         Ok(())
     }
 
+    /// Waits until the pods' ENIs pass packets: the kernel notices the carrier of a new device a moment after it is up, and
+    /// drops what comes before. Probes are not repeated.
+    pub(super) fn wait_for_carrier(&self, pods: &[Pod]) -> Result<()> {
+        for pod in pods {
+            let node = self.config.nodes.iter().find(|node| node.name == pod.node);
+            let name = node.map(|node| node.subnet.as_str());
+            let subnet = self
+                .config
+                .subnets
+                .iter()
+                .find(|subnet| Some(subnet.name.as_str()) == name);
+            let router = subnet.and_then(|subnet| subnet.cidr.hosts().next());
+            let router = router.context("nodes are in subnets")?;
+            let vantage = Vantage::new(&pod.netns.netns).within(CARRIER);
+            wait::until("a pod's ENI passes packets", PROBE, || {
+                Ok(vantage.ping(&[router])?[0].map(drop))
+            })
+            .with_context(|| format!("{} on device {}", pod.address, pod.device))?;
+        }
+        Ok(())
+    }
+
     /// Every pod reaches every other one by its own address.
     pub(super) fn check_mesh(&self, pods: &[Pod]) -> Result<()> {
+        self.wait_for_carrier(pods)?;
         let report = self.cluster.mesh(pods)?;
         ensure!(
             report.faults.is_empty(),
