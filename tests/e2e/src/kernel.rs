@@ -70,6 +70,10 @@ fn look() -> Result<KernelState> {
     })
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "netlink has many attributes that say nothing here"
+)]
 fn rule_line(message: &RouteNetlinkMessage) -> Option<String> {
     let RouteNetlinkMessage::NewRule(rule) = message else {
         return None;
@@ -94,6 +98,10 @@ fn prefix(address: IpAddr, len: u8) -> String {
 }
 
 /// Table local is the kernel's own.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "netlink has many attributes that say nothing here"
+)]
 fn route_line(message: &RouteNetlinkMessage) -> Option<String> {
     const LOCAL: u32 = 255;
     let RouteNetlinkMessage::NewRoute(route) = message else {
@@ -115,6 +123,10 @@ fn route_line(message: &RouteNetlinkMessage) -> Option<String> {
     (table != LOCAL).then(|| format!("route table {table}: {destination}{gateway} dev #{device}"))
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "netlink has many attributes that say nothing here"
+)]
 fn link_name(message: &RouteNetlinkMessage) -> Option<String> {
     let RouteNetlinkMessage::NewLink(link) = message else {
         return None;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netlink::message::Rule;
@@ -38,6 +39,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 /// Priority of rules from a pod on a secondary ENI.
 const FROM_POD: u32 = 1536;
 const ECHO_PORT: u16 = 7;
+/// How long to wait for what is not to come.
+const SILENCE: Duration = Duration::from_millis(400);
 
 /// A pod on a secondary ENI.
 fn on_secondary(pods: &[Pod]) -> Result<&Pod> {
@@ -100,10 +103,10 @@ fn a_missing_rule_shows(bench: &Bench) -> Result<()> {
 }
 
 /// Addresses that an echo server sees pods come from, by UDP and TCP.
-fn seen_from(pods: &[Pod], server: SocketAddrV4) -> Result<Vec<Option<Ipv4Addr>>> {
+fn seen_from(pods: &[Pod], server: SocketAddrV4, patience: Duration) -> Result<Vec<Option<Ipv4Addr>>> {
     let mut seen = Vec::new();
     for pod in pods {
-        let vantage = Vantage::new(&pod.netns.netns).within(PROBE);
+        let vantage = Vantage::new(&pod.netns.netns).within(patience);
         let answers = [vantage.ask_tcp(&[server])?, vantage.ask_udp(&[server])?].concat();
         seen.extend(answers.into_iter().map(|answer| answer.map(|address| *address.ip())));
     }
@@ -124,7 +127,7 @@ fn leaving_the_vpc(bench: &Bench) -> Result<()> {
     let primary = world.primary(NODE)?;
     world.wait_for_carrier(&pods)?;
     let outside = internet(&world)?;
-    let seen = seen_from(&pods, outside.address())?;
+    let seen = seen_from(&pods, outside.address(), PROBE)?;
     ensure!(
         seen.iter().all(|address| *address == Some(primary)),
         "the internet saw {seen:?}, not {primary}"
@@ -132,7 +135,7 @@ fn leaving_the_vpc(bench: &Bench) -> Result<()> {
     let there = world.add_one(OTHER, "there")?;
     let inside = EchoServer::start(&there.netns.netns, SocketAddrV4::new(there.address, ECHO_PORT))?;
     for pod in &pods {
-        let seen = seen_from(std::slice::from_ref(pod), inside.address())?;
+        let seen = seen_from(std::slice::from_ref(pod), inside.address(), PROBE)?;
         ensure!(
             seen.iter().all(|address| *address == Some(pod.address)),
             "a pod saw {} as {seen:?}",
@@ -160,7 +163,7 @@ fn external_snat(bench: &Bench) -> Result<()> {
     )?;
     let pods = world.add(NODE, "here", 4)?;
     let outside = internet(&world)?;
-    let seen = seen_from(&pods, outside.address())?;
+    let seen = seen_from(&pods, outside.address(), SILENCE)?;
     ensure!(seen.iter().all(Option::is_none), "the internet saw {seen:?}");
     // Without a NAT gateway such packets end at the VPC's edge, which tells their source.
     let drops = world.cluster.vpc.handle().drops()?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use vpc_sim::model::{Action, Ec2Error, Effect, ErrorCode, Fault};
 
-use super::world::{IPAM_JSON, NODE, SMALL, SMALL_SLOTS, SOON, World, vpc_of};
+use super::world::{IPAM_JSON, NODE, SMALL, SOON, World, vpc_of};
 use super::{Bench, Scenario};
 use crate::runtime::Pod;
 use crate::wait;
@@ -33,7 +33,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Pods that fill the first ENI and begin a second one.
-const PODS: usize = SMALL_SLOTS as usize + 1;
+const PODS: usize = 4;
 
 fn refusal(code: ErrorCode) -> Fault {
     Fault::Refuse(Ec2Error::stock(code))
