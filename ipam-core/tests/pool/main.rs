@@ -12,3 +12,4 @@ mod enis;
 mod files;
 mod node;
 mod restarts;
+mod scale;

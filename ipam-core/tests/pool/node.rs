@@ -29,6 +29,9 @@ pub(crate) struct Node {
     pub(crate) enis: Vec<EniFact>,
     pub(crate) runs: Vec<(OpId, Work)>,
     pub(crate) replies: Vec<(ReqId, Outcome)>,
+    /// Events told, and the time that the core took for them.
+    pub(crate) events: usize,
+    pub(crate) spent: Duration,
     alarm: Option<Duration>,
     next_req: u64,
 }
@@ -113,6 +116,8 @@ impl Node {
             enis,
             runs: Vec::new(),
             replies: Vec::new(),
+            events: 0,
+            spent: Duration::ZERO,
             alarm: None,
             next_req: 1,
         }
@@ -133,7 +138,11 @@ impl Node {
         while let Some(event) = events.pop_front() {
             rounds += 1;
             assert!(rounds < 10_000, "the core and the node talk for ever");
-            for action in self.core.handle(event, times(self.now)) {
+            #[expect(clippy::disallowed_methods, reason = "the cost of an event is measured in real time")]
+            let begin = std::time::Instant::now();
+            let actions = self.core.handle(event, times(self.now));
+            (self.events, self.spent) = (self.events + 1, self.spent + begin.elapsed());
+            for action in actions {
                 events.extend(self.act(action));
             }
         }

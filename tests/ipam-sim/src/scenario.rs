@@ -216,6 +216,7 @@ fn timers(dice: &mut Dice) -> Timers {
     timers.settle = secs(dice.pick(&[1, 5]));
     timers.confirm_gap = secs(dice.pick(&[5, 30]));
     timers.backoff_max = secs(dice.pick(&[8, 120]));
-    timers.half_made_after = secs(dice.pick(&[5, 60]));
+    // A creation under way at a crash may take effect until the client would have given up.
+    timers.half_made_after = secs(dice.pick(&[20, 60]));
     timers
 }

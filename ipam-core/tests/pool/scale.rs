@@ -1,0 +1,33 @@
+use std::time::Duration;
+
+use crate::node::{Node, config, eni, warm};
+
+/// 250 pods on five ENIs come, are wired and go. The bound is far above what linear work takes and far below quadratic.
+#[test]
+fn two_hundred_and_fifty_pods_cost_little_each() {
+    let mut config = config(warm(0));
+    (config.node.max_enis, config.node.slots_per_eni, config.max_waiting) = (5, 50, 1_000);
+    let enis = (0..5_u16).map(|number| {
+        let mut fact = eni(number, &[]);
+        let low = u8::try_from(number).unwrap();
+        fact.primary_address = [10, 0, 99, low].into();
+        fact.allocations = (0..50)
+            .map(|last| vpc_types::Allocation::Ip([10, 0, low, last].into()))
+            .collect();
+        fact
+    });
+    let mut node = Node::started(config, enis.collect());
+    let names: Vec<String> = (0..250).map(|number| format!("pod-{number}")).collect();
+    let reqs: Vec<_> = names.iter().map(|name| node.add(name)).collect();
+    assert!(reqs.iter().all(|req| node.granted(*req).is_some()));
+    let cost = node.spent / u32::try_from(node.events).unwrap();
+    assert!(
+        cost < Duration::from_millis(20),
+        "{cost:?} for each of {} events",
+        node.events
+    );
+    names.iter().for_each(|name| {
+        node.del(name);
+    });
+    assert_eq!(node.core.pool().leases().count(), 0);
+}
