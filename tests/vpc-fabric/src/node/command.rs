@@ -19,7 +19,7 @@ pub enum Stream {
     Inherit,
     /// Appended to this file, opened in the *caller's* mount namespace.
     AppendTo(PathBuf),
-    /// A pipe, see [`NodeChild::communicate`].
+    /// A pipe, see [`NodeChild::communicate`](super::NodeChild::communicate).
     Pipe,
 }
 
