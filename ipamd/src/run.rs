@@ -1,7 +1,7 @@
 //! The daemon from start to end.
 //!
-//! Order of start: configuration, node facts, then lock and socket: from here on no other daemon changes the files, which
-//! are read next. Who connects meanwhile waits in the kernel's queue. The first EC2 view and the first fill come last. SIGTERM ends everything at once: the state is on file already.
+//! Order of start: configuration, node facts, the end of a predecessor, node rules, files, then the socket: whoever finds
+//! it can be served. The first EC2 view and the first fill come after that. SIGTERM ends everything at once: the state is on file already.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result};
 use cloud::{Ec2Client, ImdsClient};
 use datapath::{Monitor, RouteSocket, SnatPolicy, apply_node};
 use ipnet::Ipv4Net;
-use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -20,7 +19,7 @@ use crate::config::Config;
 use crate::exec::{Ec2Executor, EniTags, Executors, KernelExecutor, Writer};
 use crate::observe::{Calls, Observer};
 use crate::owner::{self, Inbox, Input, Owner};
-use crate::serve::{self, Context, ExternalSnat, NodeReply, SocketGuard};
+use crate::serve::{self, Context, ExternalSnat, NodeReply};
 use crate::{monitor, observe};
 
 /// How often the VPC's ranges are read again and the node's rules compared; the reference does both every 30 s.
@@ -37,8 +36,7 @@ pub async fn run(config: Config) -> Result<()> {
     tracing::info!(instance = %node.facts.instance_id, kind = node.facts.instance_type, address = %node.facts.local_ipv4, "node");
 
     // What a predecessor grants until it ends must be in the files when we read them.
-    let lock = serve::lock(&config.paths.socket).await?;
-    let (listener, guard) = serve::bind(&config.paths.socket).await?;
+    let lock = serve::take_over(&config.paths.socket).await?;
     // Subscribed before the first look, so that no change falls between.
     let monitor = Monitor::subscribe().context("cannot listen to the kernel")?;
     let mut socket = RouteSocket::open().context("cannot open a netlink socket")?;
@@ -85,7 +83,7 @@ pub async fn run(config: Config) -> Result<()> {
         vpc_cidrs,
         requests: Arc::new(AtomicU64::new(1)),
     };
-    let ended = serve_until_told(&config, context, listener, guard).await;
+    let ended = serve_until_told(&config, context).await;
     inbox.send(Input::Shutdown).await;
     let _ = tokio::time::timeout(DRAIN, owner).await;
     // The thread that writes the files may still be at work: the kernel unlocks when the process is gone.
@@ -108,9 +106,10 @@ fn node_reply(node: &Node, config: &Config) -> NodeReply {
     }
 }
 
-async fn serve_until_told(config: &Config, context: Context, listener: UnixListener, guard: SocketGuard) -> Result<()> {
+async fn serve_until_told(config: &Config, context: Context) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let (listener, guard) = serve::bind(&config.paths.socket)?;
     let (stop, stopped) = watch::channel(false);
     if let Some(address) = config.health_address {
         tokio::spawn(serve::serve_health(address, context.inbox.clone(), stopped.clone()));

@@ -24,7 +24,7 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
-pub use socket::{SocketError, SocketGuard, bind, lock};
+pub use socket::{SocketError, SocketGuard, bind, take_over};
 
 use crate::observe::Calls;
 use crate::owner::Inbox;

@@ -63,26 +63,29 @@ impl Drop for SocketGuard {
     }
 }
 
-/// Waits until no other daemon of ours acts for this node. The lock lies beside the socket and ends with the file.
-pub async fn lock(socket: &Path) -> Result<File, SocketError> {
+/// Waits until no other daemon acts for this node: what it does until its end must be known to us. The returned lock lies
+/// beside the socket, and is to be held as long as this process acts.
+pub async fn take_over(socket: &Path) -> Result<File, SocketError> {
     let path = socket.with_extension("lock");
     let failed = |source| SocketError::Lock {
         path: path.clone(),
         source,
     };
-    let deadline = Instant::now() + PREDECESSOR;
     let file = open_lock(&path).map_err(failed)?;
+    let deadline = Instant::now() + PREDECESSOR;
     loop {
         match file.try_lock() {
-            Ok(()) => return Ok(file),
+            // Nobody of ours: one of another kind, perhaps, or a socket that refuses connections, which is stale.
+            Ok(()) if !super::answers(socket).await => return Ok(file),
+            Ok(()) | Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(source)) => return Err(failed(source)),
-            Err(TryLockError::WouldBlock) if Instant::now() < deadline => sleep(POLL).await,
-            Err(TryLockError::WouldBlock) => {
-                return Err(SocketError::Taken {
-                    path: socket.to_owned(),
-                });
-            }
         }
+        if Instant::now() >= deadline {
+            return Err(SocketError::Taken {
+                path: socket.to_owned(),
+            });
+        }
+        sleep(POLL).await;
     }
 }
 
@@ -93,15 +96,8 @@ fn open_lock(path: &Path) -> io::Result<File> {
     File::options().create(true).truncate(false).write(true).open(path)
 }
 
-/// Listens at `path`. A socket file that refuses connections is stale and goes; one that answers is waited for.
-pub async fn bind(path: &Path) -> Result<(UnixListener, SocketGuard), SocketError> {
-    let deadline = Instant::now() + PREDECESSOR;
-    while super::answers(path).await {
-        if Instant::now() >= deadline {
-            return Err(SocketError::Taken { path: path.to_owned() });
-        }
-        sleep(POLL).await;
-    }
+/// Listens at `path`, where only a stale socket can be after [`take_over`].
+pub fn bind(path: &Path) -> Result<(UnixListener, SocketGuard), SocketError> {
     listen(path).map_err(|source| SocketError::Bind {
         path: path.to_owned(),
         source,
@@ -109,9 +105,6 @@ pub async fn bind(path: &Path) -> Result<(UnixListener, SocketGuard), SocketErro
 }
 
 fn listen(path: &Path) -> io::Result<(UnixListener, SocketGuard)> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
-    }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
@@ -136,8 +129,8 @@ mod tests {
     async fn a_second_daemon_gets_the_lock_when_the_first_one_has_gone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sub/ipamd.sock");
-        let first = lock(&path).await.unwrap();
-        let mut second = std::pin::pin!(lock(&path));
+        let first = take_over(&path).await.unwrap();
+        let mut second = std::pin::pin!(take_over(&path));
         let early = tokio::time::timeout(POLL * 3, &mut second).await;
         assert!(early.is_err(), "both have it");
         drop(first);
@@ -151,7 +144,8 @@ mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         // A listener that is dropped leaves its file, as a daemon that was killed does.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let (_listener, guard) = bind(&path).await.unwrap();
+        let _lock = take_over(&path).await.unwrap();
+        let (_listener, guard) = bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
         drop(guard);
         assert!(!path.exists());
@@ -161,7 +155,7 @@ mod tests {
     async fn the_socket_of_a_successor_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ipamd.sock");
-        let (_listener, guard) = bind(&path).await.unwrap();
+        let (_listener, guard) = bind(&path).unwrap();
         fs::remove_file(&path).unwrap();
         let _successor = std::os::unix::net::UnixListener::bind(&path).unwrap();
         drop(guard);
