@@ -148,6 +148,8 @@ impl Core {
         if self.pool.enis.contains_key(&fact.id) {
             return;
         }
+        // First, so that what rests elsewhere goes on resting here.
+        self.take_from_others(&fact.id, fact.allocations.iter());
         let device = self.pool.free_device(&[]);
         let mut eni = Eni::from_fact(fact, device, EniPhase::Available, now);
         eni.role = EniRole::Managed;
@@ -158,7 +160,6 @@ impl Core {
         for allocation in &fact.allocations {
             eni.add(*allocation, &self.fresh(*allocation, now));
         }
-        self.take_from_others(&fact.id, fact.allocations.iter());
         self.pool.enis.insert(fact.id.clone(), eni);
         self.rehome_leases();
         self.note_eni(&fact.id, "created");
@@ -227,12 +228,24 @@ impl Core {
     }
 
     pub(crate) fn eni_deleted(&mut self, id: &EniId, now: BootTime) {
-        if self.pool.enis.remove(id).is_some() {
+        if self.remove_eni(id) {
             self.deleted.insert(id.clone(), now);
             self.rehome_leases();
             self.outbox.bump();
             self.note_eni(id, "deleted");
         }
+    }
+
+    /// Takes an ENI out of the pool; its addresses go on resting, should EC2 give them to us again. Whether it was there.
+    pub(crate) fn remove_eni(&mut self, id: &EniId) -> bool {
+        let Some(eni) = self.pool.enis.remove(id) else {
+            return false;
+        };
+        let rests = eni
+            .addresses()
+            .filter_map(|(address, state)| Some((address, state.rests_until()?)));
+        self.resting_elsewhere.extend(rests);
+        true
     }
 
     pub(crate) fn addresses_allocated(&mut self, id: &EniId, allocations: &[Allocation], now: BootTime) {

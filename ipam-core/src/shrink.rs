@@ -78,7 +78,7 @@ impl Core {
         let candidates: Vec<EniId> = self
             .pool
             .enis()
-            .filter(|eni| is_empty(eni) && count_addresses(eni) <= surplus)
+            .filter(|eni| is_empty(eni) && !self.routes_for_a_lease(eni) && count_addresses(eni) <= surplus)
             .map(|e| e.id.clone())
             .collect();
         for id in candidates.into_iter().rev() {
@@ -109,6 +109,11 @@ impl Core {
             }
         }
         false
+    }
+
+    /// Whether a pod's packets leave by this ENI although its address is not in view.
+    fn routes_for_a_lease(&self, eni: &Eni) -> bool {
+        self.pool.leases().any(|lease| lease.device == eni.device)
     }
 
     /// Releases single addresses in address mode; ENI mode keeps its ENIs filled.

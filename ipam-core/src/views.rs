@@ -207,7 +207,7 @@ impl Core {
         let states: BTreeMap<Allocation, AddressState> = fact
             .allocations
             .iter()
-            .map(|allocation| (*allocation, self.fresh(*allocation, now)))
+            .map(|allocation| (*allocation, self.found(*allocation, now)))
             .collect();
         let eni = self
             .pool
@@ -252,7 +252,7 @@ impl Core {
         }
         let since = *eni.missing_since.get_or_insert(now);
         if now.since(since) >= timers.confirm_gap {
-            self.pool.enis.remove(id);
+            self.remove_eni(id);
             self.note_eni(id, "forgotten");
             // Somebody may have detached it only: then it is left behind, with our tag.
             self.wish(Scope::OwnAvailable).want(now.after(timers.confirm_gap));
