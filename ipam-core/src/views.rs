@@ -84,7 +84,9 @@ impl Core {
         }
         self.rehome_leases();
         self.seen_ec2 = true;
-        if view.started_at >= self.started_at.after(self.config.timers.settle) && self.last_kernel.is_some() {
+        let all_believed = self.pool.enis().all(|eni| self.believes(view, eni));
+        let late = view.started_at >= self.started_at.after(self.config.timers.settle);
+        if late && all_believed && self.last_kernel.is_some() {
             // An earlier view may not have shown all that the former run had.
             self.rest_unknown = None;
         } else if self.rest_unknown.is_some() {
@@ -94,8 +96,9 @@ impl Core {
         self.outbox.bump();
     }
 
-    /// A deleted ENI may be shown for a while. An address is on one ENI at a time. Where the view shows one of ours elsewhere, it has moved if the view is newer
-    /// than our last change of its former ENI; otherwise the view is older than the move.
+    /// A deleted ENI may be shown for a while. An address is on one ENI at a time: where the view shows one of ours
+    /// elsewhere, it has moved if the view is newer than our last change of its former ENI; otherwise the view is older
+    /// than the move.
     fn without_stale_addresses(&mut self, view: &Ec2View) -> Ec2View {
         let believed = view;
         let mut view = view.clone();

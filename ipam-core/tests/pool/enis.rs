@@ -194,3 +194,33 @@ fn nothing_runs_at_ec2_before_its_journal_is_durable() {
     node.pass(2.0);
     assert_eq!(node.runs.len(), 1);
 }
+
+#[test]
+fn a_refusal_that_concerns_one_eni_is_not_repeated_in_haste() {
+    let mut node = Node::started(config(warm(3)), vec![eni(0, &[])]);
+    let mut calls = 0;
+    for _ in 0..60 {
+        node.pass(1.0);
+        for (op, _) in std::mem::take(&mut node.runs) {
+            calls += 1;
+            node.outcome(op, OpOutcome::Refused(Refusal::LimitReached));
+        }
+    }
+    assert!((2..=10).contains(&calls), "{calls} calls in a minute");
+}
+
+#[test]
+fn an_address_that_comes_back_on_another_eni_goes_on_resting() {
+    let mut config = config(warm(1));
+    config.node.slots_per_eni = 1;
+    let mut node = Node::started(config, vec![eni(0, &[10])]);
+    node.add("a");
+    node.pass(10.0);
+    let (op, _) = node.only_run();
+    node.del("a");
+    let mut fact = eni(1, &[10]);
+    fact.attachment = None;
+    node.finish(op, Applied::Created(fact));
+    let supply = node.core.pool().supply();
+    assert_eq!((supply.cooling, supply.free, supply.arriving), (1, 0, 0));
+}
