@@ -95,8 +95,20 @@ impl Core {
         }
     }
 
-    /// A core that goes on where the files end.
+    /// A core that goes on where the files end. A side file that contradicts itself counts as unreadable.
     pub fn restore(config: CoreConfig, files: &StoredFiles, now: Now) -> Result<(Self, Restored), RestoreError> {
+        let restored = Self::restore_from(config.clone(), files, now)?;
+        if restored.0.check().is_ok() {
+            return Ok(restored);
+        }
+        let unreadable = StoredFiles {
+            ipam_json: files.ipam_json.clone(),
+            side_file: Some(Vec::new()),
+        };
+        Self::restore_from(config, &unreadable, now)
+    }
+
+    fn restore_from(config: CoreConfig, files: &StoredFiles, now: Now) -> Result<(Self, Restored), RestoreError> {
         let mut core = Self::new(config, now);
         let side = files.side_file.as_deref().and_then(side_file::decode);
         if files.ipam_json.is_none() && files.side_file.is_none() {
