@@ -185,6 +185,10 @@ impl Core {
             self.resting_elsewhere = state.resting_elsewhere.into_iter().collect();
         }
         for (op, work) in state.journal {
+            if work.eni().is_some_and(|id| !self.pool.enis.contains_key(id)) {
+                // Only a damaged file has such a row; what the call did is in the next view.
+                continue;
+            }
             if let Some(eni) = work.eni().and_then(|id| self.pool.enis.get_mut(id)) {
                 eni.ec2_op = Some(op);
                 if let crate::Work::ReleaseAddresses { allocations, .. } = &work {

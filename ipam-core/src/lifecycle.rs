@@ -160,7 +160,7 @@ impl Core {
         for allocation in &fact.allocations {
             eni.add(*allocation, &self.fresh(*allocation, now));
         }
-        self.pool.enis.insert(fact.id.clone(), eni);
+        self.insert_eni(eni);
         self.rehome_leases();
         self.note_eni(&fact.id, "created");
     }
@@ -234,6 +234,14 @@ impl Core {
             self.outbox.bump();
             self.note_eni(id, "deleted");
         }
+    }
+
+    /// Puts an ENI into the pool. An operation on it may be open from before it was known.
+    pub(crate) fn insert_eni(&mut self, mut eni: Eni) {
+        let concerns = |work: &Work| work.is_ec2() && work.eni() == Some(&eni.id);
+        let open = self.ops.iter().find(|(_, record)| concerns(&record.work));
+        eni.ec2_op = open.map(|(op, _)| *op);
+        self.pool.enis.insert(eni.id.clone(), eni);
     }
 
     /// Takes an ENI out of the pool; its addresses go on resting, should EC2 give them to us again. Whether it was there.

@@ -161,7 +161,7 @@ impl Core {
                 eni.add(*allocation, &self.found(*allocation, now));
             }
         }
-        self.pool.enis.insert(fact.id.clone(), eni);
+        self.insert_eni(eni);
         self.note_eni(&fact.id, "found");
     }
 
@@ -410,7 +410,7 @@ impl Core {
             let mut eni = Eni::from_fact(&fact, self.spare_device(), EniPhase::Detached, now.boot);
             eni.role = EniRole::Managed;
             eni.on_termination = OnTermination::Keep;
-            self.pool.enis.insert(fact.id.clone(), eni);
+            self.insert_eni(eni);
             self.outbox.bump();
             self.note_eni(&fact.id, "half-made, to be deleted");
         }
