@@ -242,6 +242,14 @@ impl Core {
                 self.wish(Scope::OwnAvailable).want(at);
             }
             (Work::Attach { eni, .. }, Refusal::LimitReached) => self.no_slot_for(eni),
+            (Work::Attach { eni, .. }, Refusal::Conflict) => {
+                // Another ENI may have the slot: the next try takes one that nobody is known to have.
+                let device = self.spare_device();
+                if let Some(eni) = self.pool.enis.get_mut(eni) {
+                    eni.device = device;
+                }
+                self.hold_eni(work, now);
+            }
             (_, Refusal::Conflict | Refusal::Gone | Refusal::LinkMissing | Refusal::Kernel) => self.hold_eni(work, now),
             (Work::AllocateAddresses { .. }, Refusal::LimitReached) => self.hold_eni(work, now),
             (
