@@ -72,7 +72,8 @@ impl Book {
 struct Shared {
     book: Book,
     added: AtomicUsize,
-    retries: AtomicUsize,
+    /// ADDs that waited for a daemon, or were made again.
+    disturbed: AtomicUsize,
     failed: AtomicBool,
 }
 
@@ -119,6 +120,8 @@ impl Worker<'_> {
             let identity = Identity::pod(&name);
             match self.runtime.add(node, &identity) {
                 Ok(pod) => {
+                    let waited = usize::from(pod.took >= AWAY / 2);
+                    self.shared.disturbed.fetch_add(waited, Ordering::Relaxed);
                     self.shared.book.take(&pod)?;
                     self.check(&pod, self.routers[side])?;
                     self.pods.push(pod);
@@ -126,7 +129,7 @@ impl Worker<'_> {
                 }
                 Err(error) if attempt >= TRIES => return Err(error),
                 Err(_) => {
-                    self.shared.retries.fetch_add(1, Ordering::Relaxed);
+                    self.shared.disturbed.fetch_add(1, Ordering::Relaxed);
                     self.runtime.forget(node, &identity)?;
                 }
             }
@@ -135,8 +138,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// The subnet's router hears only packets with an address of the ENI that they come from. The ENI may be a new one, whose
-    /// first packets the kernel drops.
+    /// The subnet's router hears only packets with an address of the ENI that they come from. A new ENI needs a moment, see
+    /// [`World::wait_for_carrier`].
     fn check(&self, pod: &Pod, router: Ipv4Addr) -> Result<()> {
         let vantage = Vantage::new(&pod.netns.netns).within(PROBE / 10);
         wait::until("a pod has a network", PROBE, || {
@@ -169,6 +172,8 @@ fn churn(bench: &Bench) -> Result<()> {
     run_threads(&mut world, &shared)?;
     let added = shared.added.load(Ordering::Relaxed);
     ensure!(added == THREADS * CYCLES, "{added} pods were added");
+    let disturbed = shared.disturbed.load(Ordering::Relaxed);
+    ensure!(disturbed >= KILLS.len(), "only {disturbed} ADDs met a killed daemon");
     ensure!(world.cluster.wrong_source_drops()? == 0, "packets were dropped");
     for (node, baseline) in &baselines {
         world.wait_for_pool(node, "all addresses are back", |pool| {

@@ -161,8 +161,9 @@ impl World {
         Ok(())
     }
 
-    /// Waits until the pods' ENIs pass packets: the kernel notices the carrier of a new device a moment after it is up, and
-    /// drops what comes before. Probes are not repeated.
+    /// Waits until the pods' ENIs pass packets. The kernel activates the simulated VPC's end of a new device a moment after
+    /// the node has brought its own end up, and an ARP answer that is lost before is asked for again only after a second.
+    /// Probes are not repeated, so they would show it.
     pub(super) fn wait_for_carrier(&self, pods: &[Pod]) -> Result<()> {
         for pod in pods {
             let node = self.config.nodes.iter().find(|node| node.name == pod.node);
