@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use vpc_sim::model::{Action, Ec2Error, Effect, ErrorCode, Fault};
 
-use super::world::{IPAM_JSON, NODE, SMALL, SOON, World, vpc_of};
+use super::world::{IPAM_JSON, NODE, SHRINKING, SMALL, SOON, World, vpc_of};
 use super::{Bench, Scenario};
 use crate::runtime::Pod;
 use crate::wait;
@@ -25,6 +25,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
         "a half-made ENI is found after a reboot, without files, and deleted",
         half_made_after_reboot,
+    ),
+    Scenario::new(
+        "a daemon killed between detachment and deletion deletes its ENI later",
+        killed_while_deleting,
+    ),
+    Scenario::new(
+        "lost and refused answers while the pool shrinks leave no ENI",
+        lost_answers_while_shrinking,
     ),
     Scenario::new(
         "addresses taken away behind the daemon's back are not granted, and pods on them are told as orphans",
@@ -126,6 +134,51 @@ fn half_made_after_reboot(bench: &Bench) -> Result<()> {
     })?;
     let pods = world.add(NODE, "pod", PODS)?;
     world.check_mesh(&pods)?;
+    world.finish()
+}
+
+/// Pods on two ENIs come and go, so that ENIs are given back. `start` adds what is to go wrong.
+fn with_idle_enis(bench: &Bench, start: impl FnOnce(&World)) -> Result<World> {
+    let world = World::start(bench, vpc_of(1, SMALL), SHRINKING, &[])?;
+    let pods = world.add(NODE, "pod", PODS)?;
+    ensure!(world.eni_count() > 1, "one ENI carries all pods");
+    start(&world);
+    world.remove(&pods)?;
+    Ok(world)
+}
+
+fn wait_for_one_eni(world: &World) -> Result<()> {
+    wait::until("one ENI is left", SOON, || Ok((world.eni_count() == 1).then_some(())))
+        .with_context(|| format!("{:?}", world.cluster.ec2_calls()))
+}
+
+fn killed_while_deleting(bench: &Bench) -> Result<()> {
+    let slow = Fault::Delay(Duration::from_secs(20));
+    let mut world = with_idle_enis(bench, |world| world.inject(Action::DetachNetworkInterface, &slow, 3))?;
+    wait::until("EC2 detaches an ENI", SOON, || {
+        Ok((world.calls_of(Action::DetachNetworkInterface) >= 1).then_some(()))
+    })?;
+    world.cluster.daemon(NODE)?.stop(Signal::SIGKILL)?;
+    let simulator = world.cluster.vpc.simulator();
+    simulator.with_model(|model, _| model.faults_mut().clear());
+    world.cluster.start_daemon(NODE)?;
+    wait_for_one_eni(&world)?;
+    world.finish()
+}
+
+fn lost_answers_while_shrinking(bench: &Bench) -> Result<()> {
+    let world = with_idle_enis(bench, |world| {
+        for (action, fault) in [
+            (Action::DetachNetworkInterface, Fault::LoseAnswer(Effect::Applied)),
+            (Action::DetachNetworkInterface, refusal(ErrorCode::RequestLimitExceeded)),
+            (Action::DeleteNetworkInterface, refusal(ErrorCode::InvalidEniInUse)),
+            (Action::DeleteNetworkInterface, Fault::LoseAnswer(Effect::Applied)),
+            (Action::DeleteNetworkInterface, Fault::LoseAnswer(Effect::NotApplied)),
+        ] {
+            world.inject(action, &fault, 1);
+        }
+    })?;
+    wait_for_one_eni(&world)?;
     world.finish()
 }
 
