@@ -30,6 +30,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "a late DEL without the daemon does not harm the new owner of the address",
         a_late_del_of_a_reused_address,
     ),
+    Scenario::new(
+        "while the leases cannot be written an ADD is refused and a DEL succeeds",
+        unwritable_checkpoint,
+    ),
     Scenario::new("DEL may be repeated, and may come for nothing", repeated_dels),
     Scenario::new(
         "containers without a pod name get veths and addresses of their own",
@@ -137,6 +141,55 @@ fn a_late_del_of_a_reused_address(bench: &Bench) -> Result<()> {
     check(&world, "without the daemon")?;
     world.cluster.start_daemon(NODE)?;
     ensure!(world.leases(NODE)?.len() == pods.len(), "a lease is missing");
+    world.finish()
+}
+
+/// A directory that can be taken away.
+const STORE: &str = "/var/run/aws-node/store";
+
+fn unwritable_checkpoint(bench: &Bench) -> Result<()> {
+    let file = format!("{STORE}/ipam.json");
+    let environment = [("AWS_VPC_K8S_CNI_BACKING_STORE", file.as_str())];
+    let mut world = World::prepare(bench, vpc_of(1, SMALL), &[("add_deadline", "1")], &environment)?;
+    let directory = world.node(NODE)?.outside(STORE.as_ref());
+    std::fs::create_dir_all(&directory)?;
+    world.cluster.start_daemons()?;
+    let pods = world.add(NODE, "pod", 2)?;
+    std::fs::remove_dir_all(&directory)?;
+    let refused = Identity::pod("refused");
+    let complaint = world.cluster.runtime.add(world.node(NODE)?, &refused);
+    let complaint = complaint.err().context("an ADD was granted")?.to_string();
+    ensure!(
+        complaint.contains("CHECKPOINT_FAILING"),
+        "refused for another reason: {complaint}"
+    );
+    world.cluster.runtime.forget(world.node(NODE)?, &refused)?;
+    world.remove(&pods[..1])?;
+    std::fs::create_dir_all(&directory)?;
+    let next = wait::until("an ADD is granted again", SOON, || {
+        let identity = Identity::pod("next");
+        let added = world.cluster.runtime.add(world.node(NODE)?, &identity);
+        if added.is_err() {
+            world.cluster.runtime.forget(world.node(NODE)?, &identity)?;
+        }
+        Ok(added.ok())
+    })?;
+    // What was written at last tells of everything that happened meanwhile.
+    world.cluster.daemon(NODE)?.stop(Signal::SIGKILL)?;
+    world.cluster.start_daemon(NODE)?;
+    let leased = world
+        .leases(NODE)?
+        .into_iter()
+        .filter(|lease| lease["state"] != "cooling");
+    let leased: BTreeSet<String> = leased
+        .map(|lease| lease["pod"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    ensure!(
+        leased == ["next", "pod-2"].map(str::to_owned).into(),
+        "leases of {leased:?}"
+    );
+    world.remove(&[next])?;
+    world.remove(&pods[1..])?;
     world.finish()
 }
 
