@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cni_spec::{CniError, PodInterface, PodResult, Sandbox};
 use datapath::ids::POD_GATEWAY;
-use datapath::{PodSockets, PodWiring, WireError, Wired};
+use datapath::{PodSockets, PodWiring, RouteSocket, WireError, Wired};
 use proto::convert::{AddOutcome, AddReply, ConvertError, DelReason, NO_ADDRESS};
 use proto::rpc::AddNetworkReply;
 use proto::rpc::cni_backend_client::CniBackendClient;
@@ -204,11 +204,14 @@ fn answer(attachment: &Attachment, granted: &Granted) -> String {
 
 /// Newest first; each step is tried whatever becomes of the others, and the runtime's DEL will come, too.
 fn undo(caller: &Caller, attachment: &Attachment, made: Made, error: &ConnectError) {
-    if matches!(error, ConnectError::Wire(WireError::AlreadyWired { .. })) {
+    let log = &attachment.log;
+    if matches!(error, ConnectError::Wire(WireError::AlreadyWired { .. }))
+        || (made.wired.is_none() && belongs_to_earlier_run(attachment))
+    {
         // The address and the device belong to a pod that may be alive.
+        log.warn("undo: nothing, an earlier ADD has wired this container", &[]);
         return;
     }
-    let log = &attachment.log;
     let deadline = Deadline::after(UNDO);
     if let Some(pod) = made.told_agent
         && let Err(error) = policy::forget(caller, attachment, &pod, deadline)
@@ -236,6 +239,15 @@ fn undo(caller: &Caller, attachment: &Attachment, made: Made, error: &ConnectErr
     if let Err(error) = released {
         log.warn("undo: address stays leased until DEL", &[("error", &chain(&error))]);
     }
+}
+
+/// Whether the container is wired already, though not by this run. When in doubt it is: a lease too many is found later, a
+/// lease too few costs a live pod its address.
+fn belongs_to_earlier_run(attachment: &Attachment) -> bool {
+    let Ok(mut socket) = RouteSocket::open() else {
+        return true;
+    };
+    datapath::is_wired(&mut socket, &attachment.host_veth(), attachment.key.container_id()).unwrap_or(true)
 }
 
 fn failure(error: &ConnectError) -> CniError {

@@ -170,6 +170,13 @@ impl PodSockets {
     }
 }
 
+/// Whether a host veth of this name is there and carries this container's id: an earlier call has wired it, and its pod may
+/// be alive.
+pub fn is_wired(host: &mut RouteSocket, host_veth: &str, container_id: &str) -> Result<bool, AnswerError> {
+    let found = find_link(host, LinkRef::Name(host_veth))?;
+    Ok(found.is_some_and(|veth| veth.alias.as_deref() == Some(container_id)))
+}
+
 /// Wires a pod. On failure, undoes what this call made.
 pub fn wire(s: &mut PodSockets, w: &PodWiring) -> Result<Wired, WireError> {
     let host_mac = random_mac().map_err(WireError::Random)?;

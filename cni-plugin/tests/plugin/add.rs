@@ -241,6 +241,24 @@ fn a_plugin_that_was_stopped_past_its_deadline_changes_nothing() {
 }
 
 #[test]
+fn a_repeated_add_that_fails_before_wiring_leaves_the_live_pod_its_lease() {
+    let root = root();
+    let first = Daemon::ipamd(root.path(), SECONDARY, Answer::No);
+    on_a_node(|| {
+        let pod = PodNetns::new();
+        let call = Call::add("c1", root.path(), &pod.path);
+        call.run().succeeded();
+        drop(first);
+        // An answer that this plugin cannot use; a deadline that passed ends in the same place.
+        let second = Daemon::ipamd(root.path(), Answer::Grant("fd00::6", 2, 3, ""), SECONDARY);
+        let (before, pod_before) = (state(), pod.state());
+        let (_, msg) = call.run().failed();
+        assert_eq!((state(), pod.state()), (before, pod_before), "{msg}");
+        assert_eq!(second.calls.list(), ["add default/nginx aws-cni c1 eth0"], "{msg}");
+    });
+}
+
+#[test]
 fn the_log_has_lines_of_json_without_the_configuration() {
     let root = root();
     let _ipamd = Daemon::ipamd(root.path(), SECONDARY, Answer::No);
