@@ -411,8 +411,9 @@ impl Core {
             eni.role = EniRole::Managed;
             eni.on_termination = OnTermination::Keep;
             self.insert_eni(eni);
-            self.outbox.bump();
             self.note_eni(&fact.id, "half-made, to be deleted");
         }
+        // The files say whether such a look is still to come: without this a restart would repeat it.
+        self.outbox.bump();
     }
 }

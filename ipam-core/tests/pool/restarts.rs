@@ -138,3 +138,19 @@ fn a_damaged_ipam_json_is_refused_and_the_side_file_alone_will_do() {
     let (core, restored) = Core::restore(config(warm(0)), &alone, times(node.now)).unwrap();
     assert_eq!((restored, core.pool().enis().count()), (Restored::Leases, 1));
 }
+
+#[test]
+fn a_finished_look_for_half_made_enis_is_on_file() {
+    let start = Duration::from_secs(1_000);
+    let (core, restored) = Core::restore(config(warm(0)), &StoredFiles::default(), times(start)).unwrap();
+    assert_eq!(restored, Restored::Nothing);
+    let mut node = Node::with(core, vec![eni(0, &[10, 11])], start);
+    node.tell(ipam_core::Event::Tick);
+    let to_come = |node: &Node| {
+        let side = String::from_utf8(node.files.side_file.clone().unwrap()).unwrap();
+        side.contains(r#""look_for_half_made":true"#)
+    };
+    assert!(to_come(&node));
+    node.pass(61.0);
+    assert!(!to_come(&node), "a restart would look again");
+}

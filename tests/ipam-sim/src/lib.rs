@@ -4,6 +4,7 @@
 //! Owns the world and the invariants judged from it; the core's own checks run besides. It opens no file, starts no
 //! process and reads no clock. `ipam-sim` and `cargo xtask sim` call it.
 
+pub mod cli;
 mod coverage;
 mod daemon;
 mod dice;
