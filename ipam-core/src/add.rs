@@ -5,10 +5,10 @@
 
 use crate::action::{Action, Note, Outcome};
 use crate::address::AddressState;
-use crate::cause::{Cause, CauseCode};
+use crate::cause::{Cause, CauseCode, NextTry};
 use crate::core::{Core, OpState, Waiter};
 use crate::eni::EniPhase;
-use crate::event::Refusal;
+use crate::event::{Refusal, Scope};
 use crate::lease::{Lease, LeaseState};
 use crate::{BootTime, Now};
 
@@ -164,21 +164,27 @@ impl Core {
                 .pool
                 .enis()
                 .any(|eni| matches!(eni.phase, EniPhase::Available | EniPhase::Attached))
-            || self
-                .describe
-                .values()
-                .any(|wish| wish.in_flight || wish.wanted_at.is_some())
             || self.pool.leases().any(|lease| lease.state == LeaseState::Draining);
         if in_motion {
             return Some(now);
         }
+        let look = self.describe.get(&Scope::Attached).and_then(|wish| wish.next(now));
+        self.next_attempt(now).into_iter().chain(look).min()
+    }
+
+    /// When the next rest ends, or the next call for addresses may go out.
+    fn next_attempt(&self, now: BootTime) -> Option<BootTime> {
         self.next_rest_end().into_iter().chain(self.next_growth(now)).min()
     }
 
     /// Why there is no address, with the numbers of this moment.
     pub(crate) fn cause(&self, now: BootTime) -> Cause {
         let supply = self.pool.supply();
-        let next = self.next_supply(now).map(|at| at.since(now));
+        let next = match self.next_attempt(now) {
+            _ if self.under_way() > 0 => NextTry::UnderWay,
+            Some(at) => NextTry::In(at.since(now)),
+            None => NextTry::Never,
+        };
         Cause {
             code: self.cause_code(supply.cooling),
             total: supply.total,
@@ -188,7 +194,7 @@ impl Core {
             enis: self.pool.enis_on_instance(),
             max_enis: self.max_enis,
             waiting: self.waiting.len(),
-            next_retry: next,
+            next_try: next,
         }
     }
 

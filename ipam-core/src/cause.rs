@@ -68,15 +68,26 @@ pub struct Cause {
     pub max_enis: u16,
     /// Requests in line.
     pub waiting: usize,
-    /// When the next attempt at growth, or the next end of a rest, is due.
-    pub next_retry: Option<Duration>,
+    /// When it may change.
+    pub next_try: NextTry,
+}
+
+/// When the next address may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextTry {
+    /// EC2 has been asked.
+    UnderWay,
+    /// The next attempt at growth, or the next end of a rest.
+    In(Duration),
+    /// Nothing is planned: a pod has to go first, or an operator to act.
+    Never,
 }
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {} addresses ({} assigned, {} cooling, {} free) on {} of {} ENIs, {} pods waiting",
+            "{}: {} addresses ({} assigned, {} cooling, {} free) on {} of {} ENIs, {} waiting",
             self.code.as_str(),
             self.total,
             self.assigned,
@@ -86,9 +97,10 @@ impl fmt::Display for Cause {
             self.max_enis,
             self.waiting,
         )?;
-        match self.next_retry {
-            Some(wait) => write!(f, ", next retry in {:.1} s", wait.as_secs_f64()),
-            None => f.write_str(", no retry is due"),
+        match self.next_try {
+            NextTry::UnderWay => f.write_str(", EC2 is being asked"),
+            NextTry::In(wait) => write!(f, ", next try in {:.1} s", wait.as_secs_f64()),
+            NextTry::Never => f.write_str(", no further try is planned"),
         }
     }
 }

@@ -181,9 +181,18 @@ impl Core {
             }
             self.pool.enis.insert(eni.id.clone(), eni);
         }
-        if rest.is_none() {
-            self.resting_elsewhere = state.resting_elsewhere.into_iter().collect();
-        }
+        self.resting_elsewhere = match rest {
+            None => state.resting_elsewhere.into_iter().collect(),
+            // A lease of this file that ipam.json no longer has ended a moment before the crash.
+            Some(rest) => {
+                let resting = state.resting_elsewhere.into_iter().map(|(address, _)| address);
+                let leased = state.leases.iter().map(|row| row.address);
+                resting
+                    .chain(leased)
+                    .map(|address| (address, now.after(rest)))
+                    .collect()
+            }
+        };
         for (op, work) in state.journal {
             if work.eni().is_some_and(|id| !self.pool.enis.contains_key(id)) {
                 // Only a damaged file has such a row; what the call did is in the next view.

@@ -66,6 +66,11 @@ impl ViewWish {
         self.in_flight || self.wanted_at.is_some()
     }
 
+    /// When it may tell something: at once while it is under way.
+    pub(crate) fn next(self, now: BootTime) -> Option<BootTime> {
+        if self.in_flight { Some(now) } else { self.wanted_at }
+    }
+
     /// Wants a view that starts at `at` or later; an earlier wish stays.
     pub(crate) fn want(&mut self, at: BootTime) {
         self.wanted_at = Some(self.wanted_at.map_or(at, |earlier| earlier.min(at)));

@@ -231,6 +231,12 @@ impl Eni {
         self.addresses().filter(|(_, state)| state.key().is_some()).count()
     }
 
+    /// Whether a view did not show it, or an address of it, and no second one has agreed or disagreed.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        let is_missing = |(_, state): (Ipv4Addr, &AddressState)| matches!(state, AddressState::Missing { .. });
+        self.missing_since.is_some() || self.addresses().any(is_missing)
+    }
+
     /// Whether a grant may come from it.
     pub fn serves(&self) -> bool {
         self.phase == EniPhase::Ready && self.missing_since.is_none() && self.role != EniRole::Unmanaged

@@ -86,7 +86,7 @@ impl Core {
             .min(if waiting > 0 { waiting } else { u32::MAX })
     }
 
-    fn need(&self) -> Need {
+    pub(crate) fn need(&self) -> Need {
         if self.waiting.is_empty() {
             Need::Refill
         } else {
@@ -118,7 +118,7 @@ impl Core {
     }
 
     /// Addresses asked for in calls that have not ended.
-    fn under_way(&self) -> u32 {
+    pub(crate) fn under_way(&self) -> u32 {
         let asked = self.ops.values().map(|record| match record.work {
             Work::AllocateAddresses { count, .. } => u32::from(count),
             Work::CreateEni { addresses, .. } => u32::from(addresses),

@@ -35,7 +35,7 @@ mod views;
 
 pub use action::{Action, Grant, Note, Outcome, Owner, Work};
 pub use address::AddressState;
-pub use cause::{Cause, CauseCode};
+pub use cause::{Cause, CauseCode, NextTry};
 pub use checkpoint::{Checkpoint, RestoreError, Restored, StoredFiles};
 pub use config::{CoreConfig, NodeFacts, Timers, WarmTarget};
 #[cfg(feature = "mutants")]

@@ -62,6 +62,12 @@ impl Core {
     }
 
     fn plan_attach(&mut self, eni: &Eni, now: BootTime) {
+        let attached = self.pool.enis().filter(|other| other.attachment.is_some()).count();
+        if eni.ec2_op.is_none() && attached >= usize::from(self.config.node.max_enis) {
+            // One too many, after a lost file or a late effect of a former run's call: it can only go.
+            self.let_go(&eni.id);
+            return;
+        }
         let backoff = self.backoffs.attach.not_before;
         if eni.ec2_op.is_none() && self.due(backoff, now) {
             self.start(Work::Attach {
@@ -176,9 +182,15 @@ impl Core {
 
     /// The instance has no slot left, whatever the table says: remember that, and let the ENI go.
     pub(crate) fn no_slot_for(&mut self, id: &EniId) {
+        self.let_go(id);
+        self.max_enis = self.pool.enis_on_instance().max(1);
+    }
+
+    /// An ENI that is not attached has no place here: it is deleted next.
+    fn let_go(&mut self, id: &EniId) {
         if let Some(eni) = self.pool.enis.get_mut(id) {
             eni.phase = EniPhase::Detached;
-            self.max_enis = self.pool.enis_on_instance().max(1);
+            self.outbox.bump();
             self.note_eni(id, "no slot");
         }
     }

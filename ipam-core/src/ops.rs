@@ -317,7 +317,8 @@ impl Core {
             .collect();
         for (op, work) in unresolved {
             let backoff = self.backoffs.of(&work).copied().unwrap_or_default();
-            if self.due(backoff.not_before, now) {
+            // A pod that waits must not wait for the pause of a refill that nobody waited for.
+            if self.due(backoff.next_try(self.need()), now) {
                 if let Some(backoff) = self.backoffs.of(&work) {
                     backoff.refused(Refusal::Unavailable, now, &self.config.timers, &mut self.jitter);
                 }

@@ -85,6 +85,15 @@ impl Core {
         self.rehome_leases();
         self.seen_ec2 = true;
         let all_believed = self.pool.enis().all(|eni| self.believes(view, eni));
+        if self
+            .pool
+            .enis()
+            .any(|eni| eni.is_doubtful() && !self.believes(view, eni))
+        {
+            // The look that should settle the doubt came too soon after a change of ours.
+            let at = now.boot.after(self.config.timers.settle);
+            self.wish(Scope::Attached).want(at);
+        }
         let late = view.started_at >= self.started_at.after(self.config.timers.settle);
         if late && all_believed && self.last_kernel.is_some() {
             // An earlier view may not have shown all that the former run had.

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use ipam_core::{Applied, EniPhase, LeaseState, OpOutcome, Refusal, WarmTarget, Work};
+use ipam_core::{Applied, EniPhase, LeaseState, OpId, OpOutcome, Refusal, WarmTarget, Work};
 
 use crate::node::{Disk, Node, config, eni, ip, key, warm};
 
@@ -223,4 +223,23 @@ fn an_address_that_comes_back_on_another_eni_goes_on_resting() {
     node.finish(op, Applied::Created(fact));
     let supply = node.core.pool().supply();
     assert_eq!((supply.cooling, supply.free, supply.arriving), (1, 0, 0));
+}
+
+#[test]
+fn a_waiting_pod_does_not_wait_for_the_pause_of_a_refill() {
+    let mut tight = config(warm(2));
+    tight.node.slots_per_eni = 1;
+    let mut node = Node::started(tight, vec![eni(0, &[10])]);
+    node.add("a");
+    node.pass(10.0);
+    let ops: Vec<OpId> = std::mem::take(&mut node.runs).into_iter().map(|(op, _)| op).collect();
+    assert_eq!(ops.len(), 2, "two ENIs are asked for");
+    // The subnet is full while only the warm target wants more: minutes until the next try.
+    node.outcome(ops[0], OpOutcome::Refused(Refusal::SubnetFull));
+    node.outcome(ops[1], OpOutcome::Unknown);
+    node.pass(5.0);
+    assert!(node.runs.is_empty());
+    node.add("b");
+    node.pass(15.0);
+    assert_eq!(node.only_run().0, ops[1], "it is repeated while the pod still waits");
 }

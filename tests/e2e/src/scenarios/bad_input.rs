@@ -251,7 +251,7 @@ fn exhausted_subnet(bench: &Bench) -> Result<()> {
     let taken = 7;
     let world = World::prepare(bench, config, GIVING_UP, &[])?;
     world.take_from_subnet(taken)?;
-    refused_until_a_pod_goes(world, &["SUBNET_FULL", "3 addresses (3 assigned", "1 pods waiting"])
+    refused_until_a_pod_goes(world, &["SUBNET_FULL", "3 addresses (3 assigned", "1 waiting"])
 }
 
 fn full_node(bench: &Bench) -> Result<()> {
