@@ -1,14 +1,16 @@
 //! What a node's kernel holds, for before-and-after comparisons.
+//!
+//! Looks with `rtnetlink`, not with the product's own netlink client: one misreading must not pass on both sides.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
-use netlink::RouteSocket;
-use netlink::packet::link::{LinkAttribute, LinkMessage};
-use netlink::packet::route::{RouteAttribute, RouteMessage};
-use netlink::packet::rule::{RuleAttribute, RuleMessage};
-use netlink::packet::{AddressFamily, RouteNetlinkMessage};
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
+use rtnetlink::{IpVersion, RouteMessageBuilder};
 use vpc_fabric::{NetnsRef, Node};
 
 /// Rules, routes and devices as lines of text; equal states have equal lines.
@@ -54,19 +56,22 @@ impl KernelState {
     }
 }
 
+/// In the namespace of the calling thread.
 fn look() -> Result<KernelState> {
-    let mut socket = RouteSocket::open()?;
-    let mut rule = RuleMessage::default();
-    rule.header.family = AddressFamily::Inet;
-    let mut route = RouteMessage::default();
-    route.header.address_family = AddressFamily::Inet;
-    let rules = socket.dump("rules", &RouteNetlinkMessage::GetRule(rule))?;
-    let routes = socket.dump("routes", &RouteNetlinkMessage::GetRoute(route))?;
-    let links = socket.dump("links", &RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-    Ok(KernelState {
-        rules: rules.iter().filter_map(rule_line).collect(),
-        routes: routes.iter().filter_map(route_line).collect(),
-        links: links.iter().filter_map(link_name).collect(),
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let connection = tokio::spawn(connection);
+        let rules: Vec<RuleMessage> = handle.rule().get(IpVersion::V4).execute().try_collect().await?;
+        let all_routes = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let routes: Vec<RouteMessage> = handle.route().get(all_routes).execute().try_collect().await?;
+        let links: Vec<LinkMessage> = handle.link().get().execute().try_collect().await?;
+        connection.abort();
+        Ok(KernelState {
+            rules: rules.iter().map(rule_line).collect(),
+            routes: routes.iter().filter_map(route_line).collect(),
+            links: links.iter().filter_map(link_name).collect(),
+        })
     })
 }
 
@@ -74,10 +79,7 @@ fn look() -> Result<KernelState> {
     clippy::wildcard_enum_match_arm,
     reason = "netlink has many attributes that say nothing here"
 )]
-fn rule_line(message: &RouteNetlinkMessage) -> Option<String> {
-    let RouteNetlinkMessage::NewRule(rule) = message else {
-        return None;
-    };
+fn rule_line(rule: &RuleMessage) -> String {
     let (mut priority, mut table) = (0, u32::from(rule.header.table));
     let (mut from, mut to, mut mark) = ("all".to_owned(), String::new(), String::new());
     for attribute in &rule.attributes {
@@ -90,7 +92,7 @@ fn rule_line(message: &RouteNetlinkMessage) -> Option<String> {
             _ => {}
         }
     }
-    Some(format!("rule {priority}: from {from}{to}{mark} lookup {table}"))
+    format!("rule {priority}: from {from}{to}{mark} lookup {table}")
 }
 
 fn prefix(address: IpAddr, len: u8) -> String {
@@ -102,11 +104,8 @@ fn prefix(address: IpAddr, len: u8) -> String {
     clippy::wildcard_enum_match_arm,
     reason = "netlink has many attributes that say nothing here"
 )]
-fn route_line(message: &RouteNetlinkMessage) -> Option<String> {
+fn route_line(route: &RouteMessage) -> Option<String> {
     const LOCAL: u32 = 255;
-    let RouteNetlinkMessage::NewRoute(route) = message else {
-        return None;
-    };
     let mut table = u32::from(route.header.table);
     let (mut destination, mut gateway, mut device) = ("default".to_owned(), String::new(), 0);
     for attribute in &route.attributes {
@@ -127,10 +126,7 @@ fn route_line(message: &RouteNetlinkMessage) -> Option<String> {
     clippy::wildcard_enum_match_arm,
     reason = "netlink has many attributes that say nothing here"
 )]
-fn link_name(message: &RouteNetlinkMessage) -> Option<String> {
-    let RouteNetlinkMessage::NewLink(link) = message else {
-        return None;
-    };
+fn link_name(link: &LinkMessage) -> Option<String> {
     link.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,

@@ -12,8 +12,8 @@ const BLOB: u64 = 300 * 1024;
 const FACTS: &str = "vpc-types/data";
 /// Where decisions are.
 const DECISIONS: &str = "docs/adr";
-/// Directories of one machine, which mean nothing to others.
-const FOREIGN: [&str; 2] = ["/work/", "../shared"];
+/// Directories of one person, which mean nothing to others.
+const FOREIGN: [&str; 2] = ["/home/", "/root/"];
 /// Words for unfinished work.
 const UNFINISHED: [&str; 2] = ["TODO", "FIXME"];
 /// This file spells out what it forbids.
@@ -126,8 +126,8 @@ mod tests {
 
     #[test]
     fn paths_of_one_machine_are_found() {
-        assert_eq!(rules("in /work/x"), ["machine-path"]);
-        assert_eq!(rules("the workspace/work of others"), [""; 0]);
+        assert_eq!(rules("in /home/x/y"), ["machine-path"]);
+        assert_eq!(rules("the home of others"), [""; 0]);
     }
 
     #[test]
