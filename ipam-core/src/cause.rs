@@ -26,7 +26,7 @@ pub enum CauseCode {
     CheckpointFailing,
     /// Too many requests in line.
     QueueFull,
-    /// The same sandbox is being deleted right now, or its address is not in EC2's view.
+    /// A DEL of the same sandbox came while its ADD waited.
     SandboxBusy,
 }
 

@@ -18,7 +18,7 @@ pub enum WarmTarget {
     },
 }
 
-/// Durations that shape the pool. The defaults are the constants of the simulated policy study; demonstrations and tests
+/// Durations that shape the pool. The defaults come from a simulation of warm-pool policies; demonstrations and tests
 /// shorten them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timers {

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::run::{self, Deadline};
 
 /// A program and the Debian package that brings it.
-const NEEDED: [(&str, &str); 3] = [("nft", "nftables"), ("ip", "iproute2"), ("strace", "strace")];
+const NEEDED: [(&str, &str); 2] = [("nft", "nftables"), ("ip", "iproute2")];
 
 /// One run of apt-get.
 const APT: Duration = Duration::from_secs(5 * 60);

@@ -11,11 +11,30 @@ use crate::setup;
 use crate::sim::{self, Core};
 use crate::steps::Step;
 
+/// The suites whose judges are installed programs, nft and ip: `cargo test` leaves them out.
+const JUDGED: &[&str] = &[
+    "test",
+    "-p",
+    "nft",
+    "-p",
+    "datapath",
+    "--test",
+    "kernel",
+    "--test",
+    "node",
+    "--test",
+    "pod",
+    "--test",
+    "traffic",
+    "--no-fail-fast",
+];
+
 /// Installs what the suites need, or says what is missing; then the suites.
 pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
     setup::programs(context)?;
     let mut steps = vec![
         Step::cargo("cargo test", 30, &["test", "--workspace", "--no-fail-fast"]),
+        Step::cargo("judged", 10, JUDGED),
         Step::new("e2e", 15, |context, deadline| {
             demo::e2e_step(context, &Replacements::default(), deadline)
         }),

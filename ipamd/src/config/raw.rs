@@ -133,7 +133,12 @@ pub const TABLE: &[Row] = &[
         Fallback,
         "log file, or stdout, or stderr",
     ),
-    row("ENABLE_IPv4", "true", Fallback, "false is not possible yet"),
+    row(
+        "ENABLE_IPv4",
+        "true",
+        Fallback,
+        "false stops the daemon: not possible yet",
+    ),
     row("ENABLE_IPv6", "false", Refuse, "true is not possible yet"),
     row("ENABLE_PREFIX_DELEGATION", "false", Refuse, "true is not possible yet"),
     row(
