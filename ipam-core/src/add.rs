@@ -172,9 +172,14 @@ impl Core {
         self.next_attempt(now).into_iter().chain(look).min()
     }
 
-    /// When the next rest ends, or the next call for addresses may go out.
+    /// When the next rest ends, the next call for addresses may go out, or the address of a sandbox that seems gone is free.
     fn next_attempt(&self, now: BootTime) -> Option<BootTime> {
-        self.next_rest_end().into_iter().chain(self.next_growth(now)).min()
+        let swept = self.next_sweep().map(|at| at.after(self.config.timers.hold()));
+        self.next_rest_end()
+            .into_iter()
+            .chain(self.next_growth(now))
+            .chain(swept)
+            .min()
     }
 
     /// Why there is no address, with the numbers of this moment.

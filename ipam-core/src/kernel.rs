@@ -8,6 +8,7 @@ use vpc_types::{IpamKey, host_veth_name};
 
 use crate::action::{Action, Note};
 use crate::address::AddressState;
+use crate::config::Timers;
 use crate::core::{Core, defective};
 use crate::event::{KernelView, Signs};
 use crate::lease::{Lease, LeaseState};
@@ -126,12 +127,18 @@ impl Core {
             .get_mut(key)
             .expect("the caller found it in the lease table");
         let first = *lease.gone_since.get_or_insert(started_at);
-        let ripe = lease.since.after(timers.sweep_grace).max(first.after(timers.sweep_gap));
+        let ripe = ripe_at(lease, first, &timers);
         if started_at >= ripe || defective!(self, OneStrike) {
             self.drain(key, "its sandbox is gone");
         } else {
             self.kernel.want(ripe.max(now.after(timers.kernel_view_gap)));
         }
+    }
+
+    /// When the next lease whose sandbox was not seen may end.
+    pub(crate) fn next_sweep(&self) -> Option<BootTime> {
+        let struck = |lease: &Lease| lease.gone_since.map(|first| ripe_at(lease, first, &self.config.timers));
+        self.pool.leases().filter_map(struck).min()
     }
 
     /// Addresses that show life although no lease holds them are not granted: a live pod keeps them, leftovers are removed.
@@ -192,4 +199,9 @@ impl Core {
     pub(crate) fn wall_age(granted_at: WallTime, now: WallTime) -> std::time::Duration {
         now.0.saturating_sub(granted_at.0)
     }
+}
+
+/// When a second look that finds no sandbox either ends the lease: late enough after the first, and after the grant.
+fn ripe_at(lease: &Lease, first: BootTime, timers: &Timers) -> BootTime {
+    lease.since.after(timers.sweep_grace).max(first.after(timers.sweep_gap))
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use ipam_core::{Event, LeaseState, OpOutcome, Outcome, Refusal, Work};
 
 use crate::node::{Disk, Node, config, eni, ip, key, warm};
@@ -154,4 +156,23 @@ fn a_full_subnet_is_asked_for_less_and_ever_more_rarely() {
         asked.is_sorted_by(|(_, more), (_, less)| more >= less) && asked.last().unwrap().1 == 1,
         "{asked:?}"
     );
+}
+
+#[test]
+fn a_pod_waits_for_the_address_of_a_sandbox_that_seems_gone() {
+    let mut config = config(warm(0));
+    (config.node.slots_per_eni, config.node.max_enis) = (1, 1);
+    let seconds = Duration::from_secs;
+    (config.timers.sweep_grace, config.timers.sweep_gap) = (seconds(5), seconds(2));
+    (config.timers.cooldown, config.timers.minimum_hold) = (seconds(4), seconds(4));
+    let mut node = Node::started(config, vec![eni(0, &[10])]);
+    node.add("a");
+    node.pass(1.0);
+    node.wire("a", ip(10));
+    node.kill("a", ip(10));
+    node.pass(1.5);
+    let next = node.add("b");
+    assert_eq!(node.reply(next), None, "it is worth waiting");
+    node.pass(20.0);
+    assert_eq!(node.granted(next), Some(ip(10)));
 }
