@@ -7,7 +7,6 @@ use crate::action::{Action, Note, Outcome};
 use crate::address::AddressState;
 use crate::cause::{Cause, CauseCode, NextTry};
 use crate::core::{Core, OpState, Waiter};
-use crate::eni::EniPhase;
 use crate::event::{Refusal, Scope};
 use crate::lease::{Lease, LeaseState};
 use crate::{BootTime, Now};
@@ -160,10 +159,7 @@ impl Core {
         let in_motion = !self.may_grant()
             || !self.ops.is_empty()
             || self.outbox.is_failing()
-            || self
-                .pool
-                .enis()
-                .any(|eni| matches!(eni.phase, EniPhase::Available | EniPhase::Attached))
+            || self.pool.enis().any(crate::eni::Eni::is_arriving)
             || self.pool.leases().any(|lease| lease.state == LeaseState::Draining);
         if in_motion {
             return Some(now);

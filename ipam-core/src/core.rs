@@ -290,11 +290,17 @@ impl Core {
             Event::KernelViewed(view) => self.kernel_viewed(view, now.boot),
             Event::KernelViewFailed => self.kernel_view_failed(now.boot),
             Event::KernelChanged => self.kernel.want(now.boot),
-            Event::LinkAppeared { mac } => {
-                self.links.insert(mac);
-            }
+            Event::LinkAppeared { mac } => self.link_appeared(mac, now.boot),
             Event::LinkGone { mac } => self.link_gone(mac, now.boot),
             Event::Tick => {}
+        }
+    }
+
+    fn link_appeared(&mut self, mac: MacAddress, now: BootTime) {
+        self.links.insert(mac);
+        if self.kernel.in_flight {
+            // The dump under way may have passed the links already.
+            self.kernel.want(now);
         }
     }
 

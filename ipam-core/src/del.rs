@@ -86,6 +86,8 @@ impl Core {
     /// Rules and route of `address` are gone.
     pub(crate) fn cleared(&mut self, address: Ipv4Addr, owner: Option<&Owner>, now: BootTime) {
         self.clearing.remove(&address);
+        // A new owner may have kept its state: whether the address shows life is seen before its rest is over.
+        self.kernel.want(now);
         let ended = self
             .draining(address)
             .filter(|l| owner.is_some_and(|o| o.container_id == l.key.container_id()));

@@ -231,6 +231,13 @@ impl Eni {
         self.addresses().filter(|(_, state)| state.key().is_some()).count()
     }
 
+    /// Whether it is on its way into service, as far as can be seen. One whose device or set-up keeps failing is not counted
+    /// on: growth must not wait for it.
+    pub(crate) fn is_arriving(&self) -> bool {
+        const REFUSALS: u32 = 3;
+        matches!(self.phase, EniPhase::Available | EniPhase::Attached) && self.looks == 0 && self.refusals < REFUSALS
+    }
+
     /// Whether a view did not show it, or an address of it, and no second one has agreed or disagreed.
     pub(crate) fn is_doubtful(&self) -> bool {
         let is_missing = |(_, state): (Ipv4Addr, &AddressState)| matches!(state, AddressState::Missing { .. });

@@ -178,15 +178,13 @@ impl Core {
             self.outbox.bump();
         }
         for (address, signs) in unexplained {
-            self.unexplained_life(address, &signs, view);
+            self.unexplained_life(address, &signs);
         }
     }
 
-    fn unexplained_life(&mut self, address: Ipv4Addr, signs: &Signs, view: &KernelView) {
-        let alive = signs
-            .route_device
-            .as_ref()
-            .is_some_and(|device| view.veths.contains_key(device));
+    fn unexplained_life(&mut self, address: Ipv4Addr, signs: &Signs) {
+        // A device behind the route that is no veth of ours is somebody's all the same: nothing of it is removed.
+        let alive = signs.route_device.is_some();
         self.outbox.note(Note::UnexplainedLife { address });
         if alive {
             // A pod that the file does not know: it keeps its address. Its end will change the kernel, and so be seen.

@@ -116,6 +116,7 @@ impl Core {
             eni.looks = (eni.looks + 1).min(LOOKS_MAX);
             eni.next_look = Some(now.after(gap * 2u32.pow(eni.looks)));
             self.wish(Scope::Attached).want(now);
+            self.kernel.want(now);
         }
         let next = self.pool.enis.get(id).and_then(|eni| eni.next_look);
         next.into_iter().for_each(|at| self.wake_at(at));
@@ -187,7 +188,7 @@ impl Core {
     }
 
     /// An ENI that is not attached has no place here: it is deleted next.
-    fn let_go(&mut self, id: &EniId) {
+    pub(crate) fn let_go(&mut self, id: &EniId) {
         if let Some(eni) = self.pool.enis.get_mut(id) {
             eni.phase = EniPhase::Detached;
             self.outbox.bump();
@@ -287,8 +288,8 @@ impl Core {
         self.rehome_leases();
     }
 
-    /// A release did not happen: the addresses are ours as before.
-    pub(crate) fn addresses_kept(&mut self, id: &EniId, allocations: &BTreeSet<Allocation>, now: BootTime) {
+    /// A release did not happen: the addresses are in this state again.
+    pub(crate) fn addresses_kept(&mut self, id: &EniId, allocations: &BTreeSet<Allocation>, kept: &AddressState) {
         if let Some(eni) = self.pool.enis.get_mut(id) {
             let releasing = |state: &&mut AddressState| matches!(state, AddressState::Releasing(_));
             let blocks = eni
@@ -296,9 +297,7 @@ impl Core {
                 .iter_mut()
                 .filter(|(allocation, _)| allocations.contains(allocation));
             let states = blocks.flat_map(|(_, block)| block.values_mut());
-            states
-                .filter(releasing)
-                .for_each(|state| *state = AddressState::Free { since: now });
+            states.filter(releasing).for_each(|state| *state = kept.clone());
         }
     }
 

@@ -7,6 +7,7 @@
 use vpc_types::EniId;
 
 use crate::action::{Action, Note, Work};
+use crate::address::AddressState;
 use crate::backoff::Backoff;
 use crate::core::{Backoffs, Core, OpHistory, OpRecord, OpState, defective};
 use crate::event::{Applied, OpOutcome, Refusal, Scope};
@@ -228,7 +229,13 @@ impl Core {
 
     fn refused(&mut self, work: &Work, refusal: Refusal, now: BootTime) {
         if let Work::ReleaseAddresses { eni, allocations } = work {
-            self.addresses_kept(eni, allocations, now);
+            // "Not assigned" is no reason to grant them: a view decides.
+            let kept = if refusal == Refusal::Gone {
+                AddressState::Missing { since: now }
+            } else {
+                AddressState::Free { since: now }
+            };
+            self.addresses_kept(eni, allocations, &kept);
         }
         match (work, refusal) {
             (Work::ClearPodState { address, .. }, _) => self.not_cleared(*address, now),
@@ -236,11 +243,9 @@ impl Core {
             (Work::DeleteEni { eni }, Refusal::Gone) if self.is_settled_in(eni, now) => self.eni_deleted(eni, now),
             (Work::Detach { eni, .. }, Refusal::Gone | Refusal::Conflict) => self.eni_detached(eni, now),
             (_, Refusal::SubnetFull | Refusal::SubnetFragmented) => self.subnet_full(work, refusal, now),
-            // The first try was made with other parameters: whatever it created is found by its tag.
-            (Work::CreateEni { .. }, Refusal::Conflict) => {
-                let at = now.after(self.config.timers.half_made_age);
-                self.wish(Scope::OwnAvailable).want(at);
-            }
+            (Work::CreateEni { .. }, Refusal::Conflict | Refusal::Gone) => self.creation_refused(refusal, now),
+            // Somebody deleted it while it waited.
+            (Work::Attach { eni, .. }, Refusal::Gone) if self.is_settled_in(eni, now) => self.let_go(eni),
             (Work::Attach { eni, .. }, Refusal::LimitReached) => self.no_slot_for(eni),
             (Work::Attach { eni, .. }, Refusal::Conflict) => {
                 // Another ENI may have the slot: the next try takes one that nobody is known to have.
@@ -269,6 +274,18 @@ impl Core {
             .enis
             .get(id)
             .is_none_or(|eni| now.since(eni.known_since) > settle)
+    }
+
+    /// Its subnet or a security group is not there, or the token is known with other parameters: then whatever the first
+    /// try created is found by its tag.
+    fn creation_refused(&mut self, refusal: Refusal, now: BootTime) {
+        self.backoffs
+            .create
+            .refused(refusal, now, &self.config.timers, &mut self.jitter);
+        if refusal == Refusal::Conflict {
+            let at = now.after(self.config.timers.half_made_age);
+            self.wish(Scope::OwnAvailable).want(at);
+        }
     }
 
     /// A refusal that concerns one ENI alone: pause that ENI, and look at it if EC2 knows more than we do.

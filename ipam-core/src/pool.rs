@@ -80,7 +80,7 @@ impl Pool {
                     AddressState::Leased(_) => &mut supply.assigned,
                     AddressState::Cooling { .. } => &mut supply.cooling,
                     AddressState::Free { .. } if eni.serves() => &mut supply.free,
-                    AddressState::Free { .. } if eni.phase != EniPhase::Ready => &mut supply.arriving,
+                    AddressState::Free { .. } if eni.is_arriving() => &mut supply.arriving,
                     AddressState::Free { .. }
                     | AddressState::Releasing(_)
                     | AddressState::Missing { .. }

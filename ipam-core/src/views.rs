@@ -376,10 +376,12 @@ impl Core {
         match (work, fact) {
             (Work::ReleaseAddresses { eni, allocations }, Some(fact)) => {
                 let (kept, gone) = allocations.iter().copied().partition(|a| fact.allocations.contains(a));
-                self.addresses_kept(eni, &kept, now);
+                self.addresses_kept(eni, &kept, &AddressState::Free { since: now });
                 self.addresses_released(eni, &gone);
             }
-            (Work::ReleaseAddresses { eni, allocations }, None) => self.addresses_kept(eni, allocations, now),
+            (Work::ReleaseAddresses { eni, allocations }, None) => {
+                self.addresses_kept(eni, allocations, &AddressState::Free { since: now });
+            }
             (Work::Detach { eni, .. }, None) => self.eni_detached(eni, now),
             (Work::Detach { eni, .. }, Some(fact)) => {
                 let leaving = fact
