@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        runtime.block_on(async {
+        let ended = runtime.block_on(async {
             match arguments.command {
                 None | Some(Command::Run) => {
                     log::start(&config)?;
@@ -56,7 +56,10 @@ fn main() -> ExitCode {
                 Some(Command::Status) => print(&cli::status(&config.paths.socket, arguments.output).await?),
                 Some(Command::Leases) => print(&cli::leases(&config.paths.socket, arguments.output).await?),
             }
-        })
+        });
+        // Name look-ups of the SDK run on threads that may hang as long as DNS does.
+        runtime.shutdown_background();
+        ended
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use cloud::{Ec2Client, ImdsClient};
 use datapath::{Monitor, RouteSocket, SnatPolicy, apply_node};
+use ipam_core::Event;
 use ipnet::Ipv4Net;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -24,8 +25,10 @@ use crate::{monitor, observe};
 
 /// How often the VPC's ranges are read again and the node's rules compared; the reference does both every 30 s.
 const NODE_CHECK: Duration = Duration::from_secs(30);
+/// Pause before a broken source of kernel notices is replaced.
+const RESUBSCRIBE: Duration = Duration::from_secs(1);
 /// After this, open connections are cut: plugins find the socket gone and wait for our successor.
-const DRAIN: Duration = Duration::from_millis(300);
+const DRAIN: Duration = Duration::from_millis(200);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<()> {
@@ -84,8 +87,11 @@ pub async fn run(config: Config) -> Result<()> {
         requests: Arc::new(AtomicU64::new(1)),
     };
     let ended = serve_until_told(&config, context).await;
-    inbox.send(Input::Shutdown).await;
-    let _ = tokio::time::timeout(DRAIN, owner).await;
+    let last = async {
+        inbox.send(Input::Shutdown).await;
+        let _ = owner.await;
+    };
+    let _ = tokio::time::timeout(DRAIN, last).await;
     // The thread that writes the files may still be at work: the kernel unlocks when the process is gone.
     std::mem::forget(lock);
     ended
@@ -129,9 +135,31 @@ async fn serve_until_told(config: &Config, context: Context) -> Result<()> {
     }
 }
 
-async fn watch_kernel(monitor: Monitor, inbox: Inbox) {
-    if let Err(error) = monitor::run(monitor, inbox).await {
-        tracing::error!(error = %observe::Chain(&error), "no more notices from the kernel");
+/// A source that breaks off is replaced, and everything is looked at again: notices were lost.
+async fn watch_kernel(mut monitor: Monitor, inbox: Inbox) {
+    while let Err(error) = monitor::run(monitor, inbox.clone()).await {
+        tracing::error!(error = %observe::Chain(&error), "notices from the kernel broke off; subscribing again");
+        monitor = loop {
+            tokio::time::sleep(RESUBSCRIBE).await;
+            if let Ok(fresh) = Monitor::subscribe() {
+                break fresh;
+            }
+        };
+        inbox.send(Input::Event(Event::KernelChanged)).await;
+    }
+}
+
+/// ENIs that somebody made in other subnets: their masks and gateways are asked for once, ours are all in the primary's.
+async fn learn_subnets(imds: &ImdsClient, kernel: &KernelExecutor) {
+    match imds.enis().await {
+        Ok(enis) => {
+            for eni in enis {
+                if let Some(range) = eni.subnet_cidr {
+                    kernel.learn_subnet(eni.subnet, range);
+                }
+            }
+        }
+        Err(error) => tracing::warn!(error = %observe::Chain(&error), "ranges of other subnets not read"),
     }
 }
 
@@ -143,6 +171,7 @@ async fn check_node(
     kernel: KernelExecutor,
     ranges: watch::Sender<Vec<Ipv4Net>>,
 ) {
+    learn_subnets(&imds, &kernel).await;
     loop {
         tokio::time::sleep(NODE_CHECK).await;
         match imds.vpc_cidrs(node.facts.mac).await {

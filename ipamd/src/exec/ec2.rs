@@ -202,7 +202,7 @@ impl<E: Ec2> Ec2Executor<E> {
         let opted_out = view.tags.get(TAG_NO_MANAGE).is_some_and(|text| text == "true");
         if view.mac == self.primary_mac || slot == Some((NetworkCard::DEFAULT, DeviceNumber::PRIMARY)) {
             EniRole::Primary
-        } else if opted_out || !on_default_card || !matches!(view.kind, EniKind::Interface | EniKind::Efa) {
+        } else if opted_out || !on_default_card || view.kind != EniKind::Interface {
             EniRole::Unmanaged
         } else {
             EniRole::Managed

@@ -164,11 +164,21 @@ async fn tags_kinds_and_slots_decide_who_may_use_an_eni() {
     opted_out.tags.insert(TAG_NO_MANAGE.to_owned(), "true".to_owned());
     let mut trunk = view(4, 3);
     trunk.kind = EniKind::Trunk;
+    let mut efa = view(7, 5);
+    efa.kind = EniKind::Efa;
     let mut other_card = view(5, 1);
     other_card.attachment.as_mut().unwrap().card = NetworkCard(1);
     let mut without_address = view(6, 4);
     without_address.primary = None;
-    let all = vec![view(1, 0), view(2, 1), opted_out, trunk, other_card, without_address];
+    let all = vec![
+        view(1, 0),
+        view(2, 1),
+        opted_out,
+        trunk,
+        efa,
+        other_card,
+        without_address,
+    ];
     let (executor, mut received) = executor(all);
     executor.describe(Scope::Attached).await;
     let Event::Ec2Viewed(view) = event(&mut received).await else {
@@ -176,7 +186,7 @@ async fn tags_kinds_and_slots_decide_who_may_use_an_eni() {
     };
     let roles: Vec<EniRole> = view.enis.iter().map(|fact| fact.role).collect();
     use EniRole::{Managed, Primary, Unmanaged};
-    assert_eq!(roles, [Primary, Managed, Unmanaged, Unmanaged, Unmanaged]);
+    assert_eq!(roles, [Primary, Managed, Unmanaged, Unmanaged, Unmanaged, Unmanaged]);
 }
 
 #[tokio::test]
