@@ -72,7 +72,9 @@ impl Book {
 struct Shared {
     book: Book,
     added: AtomicUsize,
-    /// ADDs that waited for a daemon, or were made again.
+    /// Whether the daemons are killed at the moment.
+    away: AtomicBool,
+    /// ADDs that began while they were.
     disturbed: AtomicUsize,
     failed: AtomicBool,
 }
@@ -118,20 +120,17 @@ impl Worker<'_> {
         let node = self.nodes[side];
         for attempt in 1.. {
             let identity = Identity::pod(&name);
+            let met = usize::from(self.shared.away.load(Ordering::SeqCst));
+            self.shared.disturbed.fetch_add(met, Ordering::SeqCst);
             match self.runtime.add(node, &identity) {
                 Ok(pod) => {
-                    let waited = usize::from(pod.took >= AWAY / 2);
-                    self.shared.disturbed.fetch_add(waited, Ordering::Relaxed);
                     self.shared.book.take(&pod)?;
                     self.check(&pod, self.routers[side])?;
                     self.pods.push(pod);
                     break;
                 }
                 Err(error) if attempt >= TRIES => return Err(error),
-                Err(_) => {
-                    self.shared.disturbed.fetch_add(1, Ordering::Relaxed);
-                    self.runtime.forget(node, &identity)?;
-                }
+                Err(_) => self.runtime.forget(node, &identity).map(drop)?,
             }
         }
         self.shared.added.fetch_add(1, Ordering::Relaxed);
@@ -172,8 +171,6 @@ fn churn(bench: &Bench) -> Result<()> {
     run_threads(&mut world, &shared)?;
     let added = shared.added.load(Ordering::Relaxed);
     ensure!(added == THREADS * CYCLES, "{added} pods were added");
-    let disturbed = shared.disturbed.load(Ordering::Relaxed);
-    ensure!(disturbed >= KILLS.len(), "only {disturbed} ADDs met a killed daemon");
     ensure!(world.cluster.wrong_source_drops()? == 0, "packets were dropped");
     for (node, baseline) in &baselines {
         world.wait_for_pool(node, "all addresses are back", |pool| {
@@ -220,7 +217,14 @@ fn run_threads(world: &mut World, shared: &Shared) -> Result<()> {
             for daemon in daemons.values_mut() {
                 daemon.stop(Signal::SIGKILL)?;
             }
+            let before = shared.disturbed.load(Ordering::SeqCst);
+            shared.away.store(true, Ordering::SeqCst);
+            wait::until("an ADD has met a killed daemon", Duration::from_secs(60), || {
+                let met = shared.disturbed.load(Ordering::SeqCst) > before;
+                Ok((met || shared.failed.load(Ordering::Relaxed)).then_some(()))
+            })?;
             wait::pause(AWAY);
+            shared.away.store(false, Ordering::SeqCst);
             for node in nodes {
                 daemons
                     .get_mut(node.name())
