@@ -18,7 +18,7 @@ use crate::runtime::{Pod, Runtime};
 /// Port of the echo servers in pods.
 const ECHO_PORT: u16 = 7;
 /// Loopback speed; only a loss takes longer.
-const PROBE_DEADLINE: Duration = Duration::from_secs(3);
+const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The whole set-up.
 #[derive(Debug)]

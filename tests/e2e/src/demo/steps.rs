@@ -21,7 +21,7 @@ use crate::wait;
 /// Slots for pods on one ENI of the demo's nodes, which are `m5.large`.
 const SLOTS_PER_ENI: u64 = 9;
 const ECHO_PORT: u16 = 7;
-const PROBE_DEADLINE: Duration = Duration::from_secs(3);
+const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 /// Rests, idle times and the 2 s between detach and delete, with room for a busy machine.
 const SHRINK_DEADLINE: Duration = Duration::from_secs(60);
 /// SIGTERM must end the daemon within this.

@@ -140,7 +140,7 @@ impl Worker<'_> {
     /// The subnet's router hears only packets with an address of the ENI that they come from. A new ENI needs a moment, see
     /// [`World::wait_for_carrier`].
     fn check(&self, pod: &Pod, router: Ipv4Addr) -> Result<()> {
-        let vantage = Vantage::new(&pod.netns.netns).within(PROBE / 10);
+        let vantage = Vantage::new(&pod.netns.netns).within(PROBE / 30);
         wait::until("a pod has a network", PROBE, || {
             Ok(vantage.ping(&[router])?[0].map(drop))
         })

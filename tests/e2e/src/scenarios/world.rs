@@ -33,7 +33,7 @@ pub(super) const OTHER: &str = "node-2";
 /// For things that take a fraction of a second on an idle machine.
 pub(super) const SOON: Duration = Duration::from_secs(20);
 /// For probes; only a loss takes as long.
-pub(super) const PROBE: Duration = Duration::from_secs(3);
+pub(super) const PROBE: Duration = Duration::from_secs(10);
 
 /// For one look whether a device passes packets yet.
 const CARRIER: Duration = Duration::from_millis(100);
