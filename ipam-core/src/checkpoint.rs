@@ -44,7 +44,7 @@ pub enum Restored {
     Nothing,
     /// Both files belong together: addresses without a lease may be granted at once.
     Everything,
-    /// Leases only: other addresses rest once, after EC2 has shown them.
+    /// Leases only: other addresses rest once.
     Leases,
 }
 
