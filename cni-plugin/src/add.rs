@@ -146,7 +146,7 @@ fn connect(
         }
     };
     let wiring = PodWiring {
-        host_veth: attachment.host_veth(),
+        host_veth: attachment.host_veth.clone(),
         container_if: attachment.key.if_name().to_owned(),
         address: granted.address,
         gateway: POD_GATEWAY,
@@ -178,12 +178,11 @@ fn enforce(caller: &Caller, attachment: &Attachment, mode: &str, made: &mut Made
 }
 
 fn answer(attachment: &Attachment, granted: &Granted) -> String {
-    let host_veth = attachment.host_veth();
     attachment.log.info(
         "added",
         &[
             ("address", &granted.address),
-            ("veth", &host_veth),
+            ("veth", &attachment.host_veth),
             ("device", &granted.device),
             ("table", &granted.table),
         ],
@@ -193,7 +192,7 @@ fn answer(attachment: &Attachment, granted: &Granted) -> String {
         device: granted.device,
         sandbox: attachment.netns.clone(),
         interfaces: vec![PodInterface {
-            host_veth,
+            host_veth: attachment.host_veth.clone(),
             container_if: attachment.key.if_name().to_owned(),
             address: granted.address.into(),
             table: granted.table,
@@ -247,7 +246,7 @@ fn belongs_to_earlier_run(attachment: &Attachment) -> bool {
     let Ok(mut socket) = RouteSocket::open() else {
         return true;
     };
-    datapath::is_wired(&mut socket, &attachment.host_veth(), attachment.key.container_id()).unwrap_or(true)
+    datapath::is_wired(&mut socket, &attachment.host_veth, attachment.key.container_id()).unwrap_or(true)
 }
 
 fn failure(error: &ConnectError) -> CniError {

@@ -20,6 +20,8 @@ pub(crate) struct Attachment {
     pub(crate) args: PodArgs,
     /// The configuration.
     pub(crate) conf: NetConf,
+    /// The host's end of the pod's link.
+    pub(crate) host_veth: String,
     /// The sandbox's namespace as the runtime spells it; empty if it named none.
     pub(crate) netns: String,
     /// Where things are on this node.
@@ -57,6 +59,7 @@ impl Attachment {
             .map(|path| path.display().to_string())
             .unwrap_or_default();
         Ok(Self {
+            host_veth: host_veth_name(&conf.veth_prefix, pod.as_ref(), &key),
             key,
             pod,
             args,
@@ -66,11 +69,6 @@ impl Attachment {
             deadline,
             log,
         })
-    }
-
-    /// The host's end of the pod's link.
-    pub(crate) fn host_veth(&self) -> String {
-        host_veth_name(&self.conf.veth_prefix, self.pod.as_ref(), &self.key)
     }
 
     /// The entry of the result that carries data to DEL.

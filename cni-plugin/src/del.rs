@@ -143,10 +143,9 @@ fn clear(attachment: &Attachment, address: Ipv4Addr, remembered: Option<&PodInte
     if attachment.deadline.has_passed() {
         return Err(ClearUpError::Late(address));
     }
-    let computed = attachment.host_veth();
     let owner = Owner {
         container_id: attachment.key.container_id(),
-        host_veth: Some(remembered.map_or(&computed, |pod_if| &pod_if.host_veth)),
+        host_veth: Some(remembered.map_or(&attachment.host_veth, |pod_if| &pod_if.host_veth)),
     };
     let mut socket = RouteSocket::open().map_err(ClearUpError::Socket)?;
     let cleared =

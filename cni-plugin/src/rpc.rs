@@ -31,6 +31,9 @@ pub(crate) const IPAMD: &str = "ipamd";
 const ORIGIN: &str = "http://localhost";
 /// How often a missing peer is looked for. A restart takes tenths of a second.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Room for events: one connection and the runtime's own wake-up. The default of 1,024 is pages that a short process touches for
+/// nothing.
+const EVENTS: usize = 4;
 /// Turns of the runtime until a request has been written: connect, preface, settings, request.
 const TURNS_TO_SEND: u32 = 3;
 
@@ -128,7 +131,9 @@ pub(crate) enum RpcError {
 impl Caller {
     /// Makes the runtime.
     pub(crate) fn new(peer: &'static str) -> Result<Self, RpcError> {
-        let runtime = Builder::new_current_thread().enable_io().enable_time().build();
+        let mut builder = Builder::new_current_thread();
+        builder.enable_io().enable_time().max_io_events_per_tick(EVENTS);
+        let runtime = builder.build();
         runtime
             .map(|runtime| Self { runtime })
             .map_err(|source| RpcError::Runtime { peer, source })
