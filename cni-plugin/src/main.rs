@@ -7,6 +7,10 @@ use std::process::ExitCode;
 use cni_plugin::Outcome;
 use cni_spec::CniError;
 
+/// musl's allocator maps and unmaps memory dozens of times in a call this short; this one takes 64 KiB and keeps them.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// No configuration is longer: Kubernetes limits a pod's annotations to 256 KiB, which escaping may multiply.
 const STDIN_MAX: u64 = 4 << 20;
 
