@@ -2,7 +2,6 @@
 //!
 //! They are asserted after every event, in release too: they cost microseconds, and a wrong address costs an outage.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use vpc_types::{EniId, IpamKey};
@@ -79,37 +78,64 @@ pub enum Violation {
 }
 
 pub(crate) fn check(core: &Core) -> Result<(), Violation> {
+    let marks = Marks::of(core);
     no_address_is_leased_twice(core)?;
-    every_leased_mark_has_its_lease(core)?;
-    every_lease_is_marked_or_an_orphan(core)?;
-    no_address_is_on_two_enis(core)?;
+    every_lease_is_marked_or_an_orphan(core, &marks)?;
+    every_leased_mark_has_its_lease(core, &marks)?;
+    no_address_is_on_two_enis(&marks)?;
     no_eni_exceeds_its_slots(core)?;
     no_growth_exceeds_the_enis_of_the_instance(core)?;
     one_mutation_per_eni(core)
 }
 
-fn no_address_is_leased_twice(core: &Core) -> Result<(), Violation> {
-    let mut holders: BTreeMap<Ipv4Addr, &IpamKey> = BTreeMap::new();
-    for lease in core.pool.leases.values() {
-        if let Some(first) = holders.insert(lease.address, &lease.key) {
-            let (first, second) = (first.clone(), lease.key.clone());
-            return Err(Violation::LeasedTwice {
-                address: lease.address,
-                first,
-                second,
-            });
-        }
+/// All addresses with their ENI and state, in order. Built once per check: looking each lease's address up on every ENI took
+/// longer than the event that was checked.
+struct Marks<'a>(Vec<(Ipv4Addr, &'a EniId, &'a AddressState)>);
+
+impl<'a> Marks<'a> {
+    fn of(core: &'a Core) -> Self {
+        let of_eni = |eni: &'a crate::eni::Eni| eni.addresses().map(|(address, state)| (address, &eni.id, state));
+        let mut marks: Vec<_> = core.pool.enis.values().flat_map(of_eni).collect();
+        marks.sort_unstable_by_key(|(address, ..)| *address);
+        Self(marks)
     }
-    Ok(())
+
+    fn key(&self, address: Ipv4Addr) -> Option<&IpamKey> {
+        let at = self.0.binary_search_by_key(&address, |(address, ..)| *address).ok()?;
+        self.0[at].2.key()
+    }
 }
 
-fn every_leased_mark_has_its_lease(core: &Core) -> Result<(), Violation> {
-    for (address, state) in core.pool.enis.values().flat_map(crate::eni::Eni::addresses) {
-        if let AddressState::Leased(key) = state
-            && core.pool.leases.get(key).is_none_or(|lease| lease.address != address)
+fn no_address_is_leased_twice(core: &Core) -> Result<(), Violation> {
+    let mut holders: Vec<(Ipv4Addr, &IpamKey)> = core.pool.leases.values().map(|l| (l.address, &l.key)).collect();
+    holders.sort_unstable_by_key(|(address, _)| *address);
+    match holders.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        None => Ok(()),
+        Some(pair) => Err(Violation::LeasedTwice {
+            address: pair[0].0,
+            first: pair[0].1.clone(),
+            second: pair[1].1.clone(),
+        }),
+    }
+}
+
+/// Each lease was found to be marked by its own key, so equal numbers mean that no mark is left over; only else is it worth
+/// looking for the one that is.
+fn every_leased_mark_has_its_lease(core: &Core, marks: &Marks<'_>) -> Result<(), Violation> {
+    let marked = marks.0.iter().filter(|(.., state)| state.key().is_some()).count();
+    let leases = core.pool.leases.values();
+    let with_mark = leases
+        .filter(|lease| marks.key(lease.address) == Some(&lease.key))
+        .count();
+    if marked == with_mark {
+        return Ok(());
+    }
+    for (address, _, state) in &marks.0 {
+        if let Some(key) = state.key()
+            && core.pool.leases.get(key).is_none_or(|lease| lease.address != *address)
         {
             return Err(Violation::LeaseMissing {
-                address,
+                address: *address,
                 key: key.clone(),
             });
         }
@@ -117,13 +143,10 @@ fn every_leased_mark_has_its_lease(core: &Core) -> Result<(), Violation> {
     Ok(())
 }
 
-fn every_lease_is_marked_or_an_orphan(core: &Core) -> Result<(), Violation> {
+fn every_lease_is_marked_or_an_orphan(core: &Core, marks: &Marks<'_>) -> Result<(), Violation> {
     for lease in core.pool.leases.values() {
-        let marked = core
-            .pool
-            .address(lease.address)
-            .is_some_and(|state| state.key() == Some(&lease.key));
-        if !marked && !matches!(lease.state, LeaseState::Orphan | LeaseState::Draining) {
+        let needs_mark = !matches!(lease.state, LeaseState::Orphan | LeaseState::Draining);
+        if needs_mark && marks.key(lease.address) != Some(&lease.key) {
             return Err(Violation::LeaseHomeless {
                 address: lease.address,
                 key: lease.key.clone(),
@@ -133,20 +156,15 @@ fn every_lease_is_marked_or_an_orphan(core: &Core) -> Result<(), Violation> {
     Ok(())
 }
 
-fn no_address_is_on_two_enis(core: &Core) -> Result<(), Violation> {
-    let mut homes: BTreeMap<Ipv4Addr, &EniId> = BTreeMap::new();
-    for eni in core.pool.enis.values() {
-        for (address, _) in eni.addresses() {
-            if let Some(first) = homes.insert(address, &eni.id) {
-                return Err(Violation::OnTwoEnis {
-                    address,
-                    first: first.clone(),
-                    second: eni.id.clone(),
-                });
-            }
-        }
+fn no_address_is_on_two_enis(marks: &Marks<'_>) -> Result<(), Violation> {
+    match marks.0.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        None => Ok(()),
+        Some(pair) => Err(Violation::OnTwoEnis {
+            address: pair[0].0,
+            first: pair[0].1.clone(),
+            second: pair[1].1.clone(),
+        }),
     }
-    Ok(())
 }
 
 fn no_eni_exceeds_its_slots(core: &Core) -> Result<(), Violation> {

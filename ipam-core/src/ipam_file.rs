@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use vpc_types::{IpamKey, KeyError, PodName};
 
 use crate::WallTime;
@@ -45,30 +46,62 @@ pub(crate) enum IpamFileError {
     },
 }
 
+/// The file, borrowed from the leases: it is written for every ADD, so nothing is copied. Members are in alphabetical order.
+#[derive(Serialize)]
+struct FileOut<'a> {
+    allocations: Vec<LeaseOut<'a>>,
+    stamp: &'a str,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LeaseOut<'a> {
+    allocation_timestamp: u64,
+    #[serde(rename = "containerID")]
+    container_id: &'a str,
+    if_name: &'a str,
+    ipv4: Ipv4Addr,
+    metadata: MetadataOut<'a>,
+    network_name: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MetadataOut<'a> {
+    interfaces_count: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s_pod_name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s_pod_namespace: Option<&'a str>,
+}
+
 /// The file for these leases: one line, in order of the keys. The stamp, a key that other readers ignore, differs from
 /// write to write: equal leases at two moments must not make an old side file look as if it belonged to the new file.
 pub(crate) fn encode<'a>(leases: impl Iterator<Item = &'a Lease>, stamp: &str) -> Vec<u8> {
-    let allocations: Vec<Value> = leases.map(encode_lease).collect();
-    let mut bytes = json!({"version": VERSION, "allocations": allocations, "stamp": stamp})
-        .to_string()
-        .into_bytes();
+    let file = FileOut {
+        allocations: leases.map(lease_out).collect(),
+        stamp,
+        version: VERSION,
+    };
+    let mut bytes = serde_json::to_vec(&file).expect("numbers and texts always serialise");
     bytes.push(b'\n');
     bytes
 }
 
-fn encode_lease(lease: &Lease) -> Value {
-    let metadata = match &lease.pod {
-        Some(pod) => json!({"k8sPodNamespace": pod.namespace, "k8sPodName": pod.name, "interfacesCount": 1}),
-        None => json!({"interfacesCount": 1}),
-    };
-    json!({
-        "networkName": lease.key.network_name(),
-        "containerID": lease.key.container_id(),
-        "ifName": lease.key.if_name(),
-        "ipv4": lease.address,
-        "allocationTimestamp": lease.granted_at.as_nanos(),
-        "metadata": metadata,
-    })
+fn lease_out(lease: &Lease) -> LeaseOut<'_> {
+    LeaseOut {
+        allocation_timestamp: lease.granted_at.as_nanos(),
+        container_id: lease.key.container_id(),
+        if_name: lease.key.if_name(),
+        ipv4: lease.address,
+        metadata: MetadataOut {
+            interfaces_count: 1,
+            k8s_pod_name: lease.pod.as_ref().map(|pod| pod.name.as_ref()),
+            k8s_pod_namespace: lease.pod.as_ref().map(|pod| pod.namespace.as_ref()),
+        },
+        network_name: lease.key.network_name(),
+    }
 }
 
 /// Reads all leases, or none. IPv6 entries are another family's and are left out.

@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, NetworkCard, Prefix28, SubnetId};
 
 use crate::action::Work;
@@ -50,7 +50,7 @@ struct EniRow {
     attachment: Option<String>,
     goes_with_instance: bool,
     phase: String,
-    allocations: Vec<String>,
+    allocations: Vec<AllocationText>,
     /// Address, since, until: milliseconds since boot.
     cooling: Vec<(Ipv4Addr, u64, u64)>,
     missing: Vec<Ipv4Addr>,
@@ -112,6 +112,26 @@ fn parse_allocation(text: &str) -> Option<Allocation> {
     match text.parse::<Ipv4Addr>() {
         Ok(ip) => Some(Allocation::Ip(ip)),
         Err(_) => Some(Allocation::Prefix(Prefix28::new(text.parse().ok()?).ok()?)),
+    }
+}
+
+/// An allocation as text, written without a copy of it: there is one for each address of the node.
+#[derive(Debug)]
+struct AllocationText(Allocation);
+
+impl Serialize for AllocationText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for AllocationText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let allocation = parse_allocation(&text);
+        allocation
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom(format!("{text} is no allocation")))
     }
 }
 
@@ -178,7 +198,7 @@ fn eni_row(eni: &Eni) -> EniRow {
         attachment: eni.attachment.as_ref().map(AttachmentId::to_string),
         goes_with_instance: eni.on_termination == OnTermination::Delete,
         phase: eni.phase.as_str().to_owned(),
-        allocations: eni.allocations().map(|allocation| allocation.to_string()).collect(),
+        allocations: eni.allocations().map(AllocationText).collect(),
         cooling: eni.addresses().filter_map(cooling).collect(),
         missing: eni.addresses().filter_map(missing).collect(),
         blocked: eni.addresses().filter_map(blocked).collect(),
@@ -316,9 +336,9 @@ fn parse_eni(row: &EniRow) -> Option<Eni> {
         looks: 0,
         blocks: std::collections::BTreeMap::new(),
     };
-    for allocation in &row.allocations {
+    for AllocationText(allocation) in &row.allocations {
         eni.add(
-            parse_allocation(allocation)?,
+            *allocation,
             &AddressState::Free {
                 since: BootTime::default(),
             },
