@@ -79,7 +79,7 @@ pub(crate) fn add(attachment: &Attachment, sandbox: &Sandbox) -> Result<String, 
             Ok(granted)
         });
     match connected {
-        Ok(granted) => Ok(answer(attachment, &granted)),
+        Ok(granted) => Ok(answer(attachment, &granted, &made)),
         Err(error) => {
             undo(&caller, attachment, made, &error);
             Err(failure(&error))
@@ -177,7 +177,7 @@ fn enforce(caller: &Caller, attachment: &Attachment, mode: &str, made: &mut Made
     policy::enforce(caller, attachment, pod, mode).map_err(ConnectError::Policy)
 }
 
-fn answer(attachment: &Attachment, granted: &Granted) -> String {
+fn answer(attachment: &Attachment, granted: &Granted, made: &Made) -> String {
     attachment.log.info(
         "added",
         &[
@@ -187,6 +187,7 @@ fn answer(attachment: &Attachment, granted: &Granted) -> String {
             ("table", &granted.table),
         ],
     );
+    let mac = made.wired.as_ref().map(|(_, wired)| wired.container_mac);
     let pod = PodResult {
         dummy: attachment.dummy(),
         device: granted.device,
@@ -197,6 +198,7 @@ fn answer(attachment: &Attachment, granted: &Granted) -> String {
             address: granted.address.into(),
             table: granted.table,
         }],
+        mac: mac.filter(|_| attachment.pod.is_none()),
     };
     pod.encode().encode(attachment.conf.version)
 }

@@ -9,12 +9,16 @@
 //!   with its own security groups;
 //! * `sandbox` of that one is the device number of the pod's ENI (absent when there is a VLAN).
 //!
+//! A container without a pod is the exception: no release of the reference wires one, and podman, which starts it, refuses a
+//! result in which an entry with a sandbox has a `mac` that is none. There the container's `mac` is what its name says, the
+//! table's number is the `mac` of the host's end before it, and the dummy has no `sandbox`.
+//!
 //! Invariant: `decode(encode(pod)) == pod` for every version that lists interfaces; older ones cannot carry anything.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use vpc_types::{DeviceNumber, NetworkCard, RouteTableId};
+use vpc_types::{DeviceNumber, MacAddress, NetworkCard, RouteTableId};
 
 use crate::result::{CniResult, Interface, IpConfig};
 
@@ -32,6 +36,8 @@ pub struct PodResult {
     pub sandbox: String,
     /// In order of their index.
     pub interfaces: Vec<PodInterface>,
+    /// Link-layer address of the container's end, for a container without a pod: it has one interface.
+    pub mac: Option<MacAddress>,
 }
 
 /// One interface of a pod.
@@ -95,9 +101,15 @@ impl PodResult {
     pub fn encode(&self) -> CniResult {
         let mut result = CniResult::default();
         for pod_if in &self.interfaces {
+            let table = pod_if.table.0.to_string();
+            let (host_mac, container_mac) = match self.mac {
+                Some(mac) => (table, mac.to_string()),
+                None => (String::new(), table),
+            };
             result.interfaces.push(Interface {
                 name: pod_if.host_veth.clone(),
-                ..Interface::default()
+                mac: host_mac,
+                sandbox: String::new(),
             });
             result.ips.push(IpConfig {
                 interface: Some(result.interfaces.len()),
@@ -106,7 +118,7 @@ impl PodResult {
             });
             result.interfaces.push(Interface {
                 name: pod_if.container_if.clone(),
-                mac: pod_if.table.0.to_string(),
+                mac: container_mac,
                 sandbox: self.sandbox.clone(),
             });
         }
@@ -114,7 +126,7 @@ impl PodResult {
         result.interfaces.push(Interface {
             name: self.dummy.clone(),
             mac: "0".to_owned(),
-            sandbox: device,
+            sandbox: if self.mac.is_some() { String::new() } else { device },
         });
         result
     }
@@ -145,7 +157,9 @@ impl PrevPod {
 }
 
 fn plain(result: &CniResult, carrier: &Interface, if_name: &str) -> Result<Vec<PodInterface>, CarriedError> {
-    let device = DeviceNumber(number(carrier, "sandbox", &carrier.sandbox, "a device number")?);
+    if !carrier.sandbox.is_empty() {
+        device_of(carrier)?;
+    }
     // Other plugins append interfaces of their own, which inflates this bound: names decide, not the count.
     let bound = result.interfaces.len() / 2;
     let names = (0..bound).map(|i| {
@@ -157,29 +171,42 @@ fn plain(result: &CniResult, carrier: &Interface, if_name: &str) -> Result<Vec<P
     });
     let positions = names.filter_map(|name| result.interfaces.iter().position(|i| i.name == name));
     positions
-        .map(|position| pod_interface(result, position, device))
+        .map(|position| pod_interface(result, position, carrier))
         .collect()
 }
 
-fn pod_interface(result: &CniResult, position: usize, device: DeviceNumber) -> Result<PodInterface, CarriedError> {
+fn pod_interface(result: &CniResult, position: usize, carrier: &Interface) -> Result<PodInterface, CarriedError> {
     let entry = &result.interfaces[position];
-    let table = match entry.mac.as_str() {
+    // The host's end stands right before the container's.
+    let host = position.checked_sub(1).map(|before| &result.interfaces[before]);
+    let table = match host {
+        Some(host) if entry.mac.parse::<MacAddress>().is_ok() => {
+            RouteTableId(number(host, "mac", &host.mac, "a route table id")?)
+        }
+        _ => pod_table(entry, carrier)?,
+    };
+    Ok(PodInterface {
+        host_veth: host.map(|host| host.name.clone()).unwrap_or_default(),
+        container_if: entry.name.clone(),
+        address: only_address(result, position)?,
+        table,
+    })
+}
+
+/// The device number must be there, also where the table is named.
+fn pod_table(entry: &Interface, carrier: &Interface) -> Result<RouteTableId, CarriedError> {
+    let device = device_of(carrier)?;
+    Ok(match entry.mac.as_str() {
         "" => RouteTableId::for_eni(NetworkCard::DEFAULT, device),
         text => match RouteTableId(number(entry, "mac", text, "a route table id")?) {
             OLD_MAIN => RouteTableId::MAIN,
             table => table,
         },
-    };
-    // The host's end stands right before the container's.
-    let host = position
-        .checked_sub(1)
-        .map(|before| result.interfaces[before].name.clone());
-    Ok(PodInterface {
-        host_veth: host.unwrap_or_default(),
-        container_if: entry.name.clone(),
-        address: only_address(result, position)?,
-        table,
     })
+}
+
+fn device_of(carrier: &Interface) -> Result<DeviceNumber, CarriedError> {
+    number(carrier, "sandbox", &carrier.sandbox, "a device number").map(DeviceNumber)
 }
 
 fn only_address(result: &CniResult, position: usize) -> Result<IpAddr, CarriedError> {

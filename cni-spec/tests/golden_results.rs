@@ -16,6 +16,7 @@ fn pod() -> PodResult {
             address: "10.0.1.6".parse().unwrap(),
             table: RouteTableId(3),
         }],
+        mac: None,
     }
 }
 
@@ -158,4 +159,23 @@ fn an_ordinary_pod_with_odd_data_is_still_an_ordinary_pod() {
         };
         assert!(error.to_string().contains(named), "{text}: {error}");
     }
+}
+
+/// podman 4.3 fails a container if an entry with a sandbox has another `mac` than a link-layer address.
+#[test]
+fn the_result_of_a_container_without_a_pod_has_only_link_layer_addresses_in_its_sandbox_and_still_carries_the_table() {
+    let mut container = pod();
+    container.mac = Some("0a:58:0a:00:01:06".parse().unwrap());
+    let result = container.encode();
+    let inside: Vec<&str> = result
+        .interfaces
+        .iter()
+        .filter(|entry| !entry.sandbox.is_empty())
+        .map(|entry| entry.mac.as_str())
+        .collect();
+    assert_eq!(inside, ["0a:58:0a:00:01:06"]);
+    assert_eq!(
+        PrevPod::decode(&result, &container.dummy, "eth0"),
+        Ok(PrevPod::Plain(container.interfaces))
+    );
 }

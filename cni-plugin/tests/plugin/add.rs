@@ -125,6 +125,13 @@ fn containers_without_a_pod_name_get_links_of_their_own() {
         let veth = |id: &str, pod: &PodNetns| {
             let call = Call::add(id, root.path(), &pod.path).var("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAME=box");
             let result: Value = serde_json::from_str(&call.run().succeeded().stdout).unwrap();
+            // podman fails a container whose entries with a sandbox have another `mac` than a link-layer address.
+            let entries = result["interfaces"].as_array().unwrap().iter();
+            let macs: Vec<&str> = entries
+                .filter(|entry| !entry["sandbox"].is_null())
+                .map(|entry| entry["mac"].as_str().unwrap())
+                .collect();
+            assert!(macs.len() == 1 && macs[0].split(':').count() == 6, "{result}");
             result["interfaces"][0]["name"].as_str().unwrap().to_owned()
         };
         let first_veth = veth("c1", &pods[0]);

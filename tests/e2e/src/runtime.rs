@@ -13,6 +13,9 @@ use vpc_fabric::node::{CommandSpec, PodNetns};
 /// The kubelet's own limit for a sandbox is minutes; a plugin that takes this long hangs.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// The table of pods on the primary ENI.
+const MAIN: u32 = 254;
+
 /// Where pods' namespaces are named.
 const NETNS_DIR: &str = "/run/netns";
 
@@ -258,14 +261,17 @@ fn pod_of(identity: &Identity, node: &Node, netns: PodNetns, call: &CallResult) 
         .as_array()
         .context("the result has no interfaces")?;
     let number = |value: &Value| value.as_str().and_then(|text| text.parse().ok());
-    let table = interfaces
-        .get(1)
+    // For a container without a pod the result names the table with the host's end, and no device.
+    let place = if identity.pod.is_some() { 1 } else { 0 };
+    let table: u32 = interfaces
+        .get(place)
         .and_then(|i| number(&i["mac"]))
         .context("the result carries no table")?;
-    let device = interfaces
-        .last()
-        .and_then(|i| number(&i["sandbox"]))
-        .context("the result carries no device")?;
+    let device = match identity.pod {
+        Some(_) => interfaces.last().and_then(|i| number(&i["sandbox"])),
+        None => Some(if table == MAIN { 0 } else { table - 1 }),
+    };
+    let device = device.context("the result carries no device")?;
     Ok(Pod {
         identity: identity.clone(),
         node: node.name().to_owned(),
