@@ -1,5 +1,6 @@
 //! Which programs are tested.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -33,6 +34,50 @@ impl Binaries {
     /// The simulator, absolute.
     pub fn simulator(&self) -> Result<PathBuf> {
         resolve(self.simulator.as_deref(), "vpc-sim")
+    }
+}
+
+/// Programs that only the suite of real callers uses; each has a default beside this program.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Tools {
+    /// First process of pods, statically linked
+    #[arg(long, value_name = "PATH")]
+    pause: Option<PathBuf>,
+    /// libcni's command (`cnitool`)
+    #[arg(long, value_name = "PATH")]
+    cnitool: Option<PathBuf>,
+    /// The gRPC client (`grpcurl`)
+    #[arg(long, value_name = "PATH")]
+    grpcurl: Option<PathBuf>,
+}
+
+impl Tools {
+    /// The pods' first process, absolute.
+    pub fn pause(&self) -> Result<PathBuf> {
+        resolve(self.pause.as_deref(), "pause")
+    }
+
+    /// libcni's command, absolute.
+    pub fn cnitool(&self) -> Result<PathBuf> {
+        resolve(self.cnitool.as_deref(), "cnitool")
+    }
+
+    /// The gRPC client, absolute.
+    pub fn grpcurl(&self) -> Result<PathBuf> {
+        resolve(self.grpcurl.as_deref(), "grpcurl")
+    }
+
+    /// The options that stand for these.
+    pub fn arguments(&self) -> Vec<OsString> {
+        let pairs = [
+            ("--pause", &self.pause),
+            ("--cnitool", &self.cnitool),
+            ("--grpcurl", &self.grpcurl),
+        ];
+        let given = pairs.iter().filter_map(|(option, path)| Some((option, path.as_ref()?)));
+        given
+            .flat_map(|(option, path)| [OsString::from(option), path.clone().into_os_string()])
+            .collect()
     }
 }
 

@@ -9,5 +9,6 @@ pub mod demo;
 pub mod kernel;
 pub mod node;
 pub mod runtime;
+pub mod runtimes;
 pub mod scenarios;
 pub mod wait;

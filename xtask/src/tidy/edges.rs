@@ -43,10 +43,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vpc-fabric", &["netlink", "nft", "vpc-types"]),
     ("vpc-sim", &["netlink", "nft", "vpc-fabric", "vpc-types"]),
     ("ipam-sim", &["ipam-core", "vpc-sim", "vpc-types"]),
+    ("cri", &[]),
+    ("pause", &[]),
     (
         "e2e",
         &[
             "cni-spec",
+            "cri",
             "ipamd",
             "netlink",
             "proto",

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use e2e::binaries::Binaries;
-use e2e::scenarios::runner::{self, Selection};
+use e2e::binaries::{Binaries, Tools};
+use e2e::scenarios::runner::{self, Selection, Suite};
 use e2e::scenarios::{Lane, single};
 
 /// The real binaries in a simulated VPC. As root some scenarios run twice: as root and as an unprivileged user.
@@ -40,9 +40,16 @@ fn main() -> ExitCode {
 /// The sandbox of a scenario is entered before any thread exists.
 fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Some(name) = &arguments.scenario {
-        return single::run(name, arguments.binaries, arguments.as_uid);
+        return single::run(
+            Suite::EndToEnd,
+            name,
+            arguments.binaries,
+            Tools::default(),
+            arguments.as_uid,
+        );
     }
     let selection = Selection {
+        suite: Suite::EndToEnd,
         words: arguments.words,
         lane: if arguments.slow { Lane::Slow } else { Lane::Usual },
         uid: arguments.as_uid,
@@ -51,7 +58,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         runner::names(&selection).iter().for_each(|name| runner::say(name));
         return Ok(ExitCode::SUCCESS);
     }
-    let tally = runner::run(&selection, &arguments.binaries)?;
+    let tally = runner::run(&selection, &arguments.binaries, &Tools::default())?;
     runner::say(&format!("{} passed, {} failed", tally.passed, tally.failed));
     Ok(ExitCode::from(u8::from(tally.failed > 0)))
 }

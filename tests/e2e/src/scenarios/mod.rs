@@ -1,7 +1,8 @@
 //! The end-to-end scenarios, by name. Each runs in a process and a sandbox of its own.
 //!
 //! Owns what must hold of the real binaries together; how they are started and looked at is the harness's. A scenario's
-//! name is the sentence that it proves. Called by `vpc-e2e` alone.
+//! name is the sentence that it proves. Called by `vpc-e2e` and
+//! `vpc-runtimes`.
 
 mod bad_input;
 mod churn;
@@ -13,6 +14,7 @@ mod logs;
 mod repair;
 mod restart;
 pub mod runner;
+mod runtimes;
 pub mod single;
 mod world;
 
@@ -21,7 +23,7 @@ use std::time::Duration;
 use anyhow::Result;
 use vpc_fabric::Sandbox;
 
-use crate::binaries::Binaries;
+use crate::binaries::{Binaries, Tools};
 
 /// What a scenario works with.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct Bench {
     pub sandbox: Sandbox,
     /// The programs under test.
     pub binaries: Binaries,
+    /// Programs that call them.
+    pub tools: Tools,
 }
 
 /// Whether a scenario runs without being asked for.
@@ -94,7 +98,7 @@ impl Scenario {
     }
 }
 
-/// All of them; the longest first, so that nothing waits for it at the end.
+/// Those of `vpc-e2e`; the longest first, so that nothing waits for it at the end.
 pub fn all() -> Vec<Scenario> {
     [
         churn::SCENARIOS,

@@ -13,8 +13,8 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
-use super::{Lane, Rights, Scenario, all};
-use crate::binaries::Binaries;
+use super::{Lane, Rights, Scenario, all, runtimes};
+use crate::binaries::{Binaries, Tools};
 
 /// Scenarios wait more than they work.
 const PARALLEL: usize = 2;
@@ -23,9 +23,30 @@ pub const UNPRIVILEGED: u32 = 65_534;
 /// A scenario that watches its own time ends by itself; only a stuck one needs this.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Which scenarios there are to choose from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// The harness calls the plugin.
+    EndToEnd,
+    /// Container runtimes and other programs do.
+    Runtimes,
+}
+
+impl Suite {
+    /// All of them, in the order in which they start.
+    pub fn scenarios(self) -> Vec<Scenario> {
+        match self {
+            Self::EndToEnd => all(),
+            Self::Runtimes => runtimes::all(),
+        }
+    }
+}
+
 /// What to run.
 #[derive(Debug)]
 pub struct Selection {
+    /// Of this suite.
+    pub suite: Suite,
     /// Parts of names; none for all.
     pub words: Vec<String>,
     /// Whether slow ones run too.
@@ -71,7 +92,7 @@ fn runs(selection: &Selection) -> VecDeque<Run> {
     };
     let can_drop = geteuid().is_root();
     let mut runs = VecDeque::new();
-    for scenario in all().into_iter().filter(wanted) {
+    for scenario in selection.suite.scenarios().into_iter().filter(wanted) {
         let uid = selection.uid;
         runs.push_back(Run { scenario, uid });
         if uid.is_none() && can_drop && scenario.rights == Rights::AlsoUnprivileged {
@@ -83,7 +104,7 @@ fn runs(selection: &Selection) -> VecDeque<Run> {
 }
 
 /// Runs the selected scenarios and prints a line for each.
-pub fn run(selection: &Selection, binaries: &Binaries) -> Result<Tally> {
+pub fn run(selection: &Selection, binaries: &Binaries, tools: &Tools) -> Result<Tally> {
     let copies = Copies::of(binaries)?;
     let queue = Mutex::new(runs(selection));
     let tally = Mutex::new(Tally::default());
@@ -91,7 +112,7 @@ pub fn run(selection: &Selection, binaries: &Binaries) -> Result<Tally> {
         for _ in 0..PARALLEL {
             scope.spawn(|| {
                 while let Some(run) = take(&queue) {
-                    let passed = run_one(&run, &copies).unwrap_or_else(|error| {
+                    let passed = run_one(&run, &copies, tools).unwrap_or_else(|error| {
                         say(&format!("FAILED {}: {error:#}", run.label()));
                         false
                     });
@@ -137,12 +158,13 @@ impl Drop for Copies {
     }
 }
 
-fn run_one(run: &Run, copies: &Copies) -> Result<bool> {
+fn run_one(run: &Run, copies: &Copies, tools: &Tools) -> Result<bool> {
     let started = Instant::now();
     let mut command = Command::new(std::env::current_exe().context("this program has no path")?);
     command.args(["--scenario", run.scenario.name]);
     command.arg("--plugin").arg(copies.directory.join("aws-cni"));
     command.arg("--daemon").arg(copies.directory.join("ipamd"));
+    command.args(tools.arguments());
     command.args(run.uid.map(|uid| format!("--as-uid={uid}")));
     // A backtrace of an expected error is noise, and costs a scenario a second.
     command.env_remove("RUST_BACKTRACE");

@@ -9,12 +9,13 @@ use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 use vpc_fabric::sandbox::enter;
 use vpc_fabric::{Entry, SandboxConfig};
 
-use super::{Bench, Scenario, all, logs};
-use crate::binaries::Binaries;
+use super::runner::Suite;
+use super::{Bench, Scenario, logs};
+use crate::binaries::{Binaries, Tools};
 
 /// Runs the scenario of this name. No thread may exist yet.
-pub fn run(name: &str, binaries: Binaries, uid: Option<u32>) -> Result<ExitCode> {
-    let scenario = all().into_iter().find(|scenario| scenario.name == name);
+pub fn run(suite: Suite, name: &str, binaries: Binaries, tools: Tools, uid: Option<u32>) -> Result<ExitCode> {
+    let scenario = suite.scenarios().into_iter().find(|scenario| scenario.name == name);
     let scenario = scenario.with_context(|| format!("there is no scenario {name:?}"))?;
     if let Some(uid) = uid {
         become_user(uid).with_context(|| format!("cannot become uid {uid}"))?;
@@ -22,7 +23,12 @@ pub fn run(name: &str, binaries: Binaries, uid: Option<u32>) -> Result<ExitCode>
     match enter(&SandboxConfig::default()).context("cannot make a sandbox")? {
         Entry::Ended(status) => Ok(ExitCode::from(status)),
         Entry::Inside(sandbox) => {
-            watched(scenario, Bench { sandbox, binaries })?;
+            let bench = Bench {
+                sandbox,
+                binaries,
+                tools,
+            };
+            watched(scenario, bench)?;
             Ok(ExitCode::SUCCESS)
         }
     }
