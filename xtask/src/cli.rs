@@ -39,6 +39,13 @@ pub(crate) fn command() -> Command {
         )
         .subcommand(
             passed_on(
+                "runtimes",
+                "containerd, podman, cnitool and grpcurl call plugin and daemon (as root)",
+            )
+            .after_help("Words choose scenarios by their names."),
+        )
+        .subcommand(
+            passed_on(
                 "sim",
                 "The address pool in virtual time: --seeds N [--steps M] [--seed S]",
             )

@@ -12,6 +12,7 @@ mod demo;
 mod generate;
 mod lint;
 mod run;
+mod runtimes;
 mod setup;
 mod sim;
 mod steps;
@@ -45,6 +46,7 @@ fn dispatch() -> Result<ExitCode> {
         "demo" => demo::demo(&context, &cli::texts(arguments, "args")),
         "e2e" => demo::e2e(&context, &demo::Replacements::from(arguments)),
         "test" => steps::report(&context, suites::steps(&context, cli::lanes(arguments))?),
+        "runtimes" => runtimes::by_hand(&context, &cli::texts(arguments, "args")),
         "sim" => sim::seeds(&context, &cli::texts(arguments, "args")),
         "mutants" => sim::mutants(&context, &cli::texts(arguments, "args")),
         "lint" => steps::report(&context, lint::steps(cli::extras(arguments))),

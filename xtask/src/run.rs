@@ -24,6 +24,11 @@ impl Deadline {
         Self(Instant::now() + duration)
     }
 
+    /// This one, or that far away if that is sooner.
+    pub(crate) fn sooner(self, duration: Duration) -> Self {
+        Self(self.0.min(Instant::now() + duration))
+    }
+
     /// Time left, zero when over.
     pub(crate) fn left(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())

@@ -12,13 +12,24 @@ use crate::run::{self, Deadline};
 /// A program and the Debian package that brings it.
 const NEEDED: [(&str, &str); 2] = [("nft", "nftables"), ("ip", "iproute2")];
 
+/// What steps need that run as root only: see [`Step::as_root`](crate::steps::Step::as_root).
+const NEEDED_AS_ROOT: [(&str, &str); 4] = [
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("podman", "podman"),
+    // No program for people, so in no search path.
+    ("/usr/lib/cni/loopback", "containernetworking-plugins"),
+];
+
 /// One run of apt-get.
 const APT: Duration = Duration::from_secs(5 * 60);
 
 /// Installs what is missing when we may, else says what to install.
 pub(crate) fn programs(context: &Context) -> Result<()> {
+    let as_root: &[(&str, &str)] = if is_root()? { &NEEDED_AS_ROOT } else { &[] };
     let missing: Vec<_> = NEEDED
         .iter()
+        .chain(as_root)
         .filter(|(program, _)| context.find(program).is_none())
         .collect();
     if missing.is_empty() {
@@ -46,7 +57,8 @@ fn apt(context: &Context, arguments: &[&str]) -> Result<()> {
     run::check(&mut command, Deadline::after(APT))
 }
 
-fn is_root() -> Result<bool> {
+/// Whether this process may do what only root may.
+pub(crate) fn is_root() -> Result<bool> {
     let own = fs::metadata("/proc/self").context("cannot read /proc/self")?;
     Ok(own.uid() == 0)
 }

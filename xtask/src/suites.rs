@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::cli::Lanes;
 use crate::context::Context;
 use crate::demo::{self, Replacements};
+use crate::runtimes;
 use crate::setup;
 use crate::sim::{self, Core};
 use crate::steps::Step;
@@ -38,6 +39,7 @@ pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
         Step::new("e2e", 15, |context, deadline| {
             demo::e2e_step(context, &Replacements::default(), deadline)
         }),
+        runtimes::step(),
         Step::new("demo", 10, demo::demo_step),
         Step::new("sim", 15, |context, deadline| {
             sim::step(context, Core::Shipped, &["--seeds", "200"], deadline)
