@@ -56,7 +56,10 @@ impl Tool<'_> {
             .as_str()
             .and_then(|text| text.strip_suffix("/32"));
         let address = address.and_then(|text| text.parse().ok());
-        let address = address.with_context(|| format!("no /32 address in {result}"))?;
+        let address: Ipv4Addr = address.with_context(|| format!("no /32 address in {result}"))?;
+        let mut leases = self.site.world.leases(NODE)?;
+        leases.retain(|lease| lease["address"] == address.to_string());
+        ensure!(leases.len() == 1, "{result}, leases {leases:?}");
         Ok((result, address))
     }
 }

@@ -68,7 +68,13 @@ fn daemon_killed(bench: &Bench) -> Result<()> {
     site.world.check_mesh(&pods)?;
     // libcni hands its cached result to DEL, which is all that the plugin has now.
     let gone = pods.remove(0);
+    ensure!(
+        !site.kernel_lines(NODE, &[gone.address])?.is_empty(),
+        "the pod has neither rule nor route"
+    );
     site.remove(std::slice::from_ref(&gone))?;
+    let left = site.kernel_lines(NODE, &[gone.address])?;
+    ensure!(left.is_empty(), "DEL without the daemon left {left:?}");
     let gone_address = gone.address;
     drop(gone);
     site.world.check_mesh(&pods)?;

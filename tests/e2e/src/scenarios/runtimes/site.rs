@@ -230,18 +230,22 @@ impl Site {
         waited.with_context(|| format!("{node} still has {left:?}"))
     }
 
-    fn traces(&self, node: &str, addresses: &[Ipv4Addr]) -> Result<Vec<String>> {
+    /// Rules and routes of these addresses in a node's kernel.
+    pub(super) fn kernel_lines(&self, node: &str, addresses: &[Ipv4Addr]) -> Result<Vec<String>> {
         let state = KernelState::of(self.node(node)?)?;
-        let mut left: Vec<String> = state.host_veths().cloned().collect();
-        for address in addresses {
-            let forms = [format!("{address}/"), format!("({address})")];
-            let lines = state.rules.iter().chain(&state.routes);
-            left.extend(
-                lines
-                    .filter(|line| forms.iter().any(|form| line.contains(form)))
-                    .cloned(),
-            );
-        }
+        let forms = addresses
+            .iter()
+            .flat_map(|address| [format!("{address}/"), format!("({address})")]);
+        let forms: Vec<String> = forms.collect();
+        let lines = state.rules.into_iter().chain(state.routes);
+        Ok(lines
+            .filter(|line| forms.iter().any(|form| line.contains(form)))
+            .collect())
+    }
+
+    fn traces(&self, node: &str, addresses: &[Ipv4Addr]) -> Result<Vec<String>> {
+        let mut left = self.kernel_lines(node, addresses)?;
+        left.extend(KernelState::of(self.node(node)?)?.host_veths().cloned());
         let leases = self.world.leases(node)?.into_iter();
         left.extend(
             leases
