@@ -47,6 +47,7 @@ pub(crate) fn step() -> Step {
 
 /// `cargo xtask runtimes`; words choose scenarios by name.
 pub(crate) fn by_hand(context: &Context, words: &[String]) -> Result<ExitCode> {
+    ensure!(setup::is_root()?, "container runtimes need root: run it with sudo");
     setup::programs(context)?;
     let words = words.to_vec();
     let step = Step::as_root("runtimes", 90, move |context, deadline| {

@@ -51,12 +51,20 @@ impl Order {
             }),
             hostname: self.name.clone(),
             log_directory: format!("/var/log/pods/default_{}", self.name),
+            labels: [("app", self.name.as_str())].map(owned).into(),
+            // The network configuration asks for these, so that the plugin is given them.
+            annotations: [("example.com/note", "a \"quoted\" note, and\na second line")]
+                .map(owned)
+                .into(),
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: "/kubepods".to_owned(),
             }),
-            ..PodSandboxConfig::default()
         }
     }
+}
+
+fn owned((key, value): (&str, &str)) -> (String, String) {
+    (key.to_owned(), value.to_owned())
 }
 
 /// What a runtime tells of a sandbox.

@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
@@ -105,8 +105,14 @@ fn runs(selection: &Selection) -> VecDeque<Run> {
 
 /// Runs the selected scenarios and prints a line for each.
 pub fn run(selection: &Selection, binaries: &Binaries, tools: &Tools) -> Result<Tally> {
+    let runs = runs(selection);
+    ensure!(
+        !runs.is_empty(),
+        "no scenario has a name with any of {:?}",
+        selection.words
+    );
     let copies = Copies::of(binaries)?;
-    let queue = Mutex::new(runs(selection));
+    let queue = Mutex::new(runs);
     let tally = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
         for _ in 0..PARALLEL {
