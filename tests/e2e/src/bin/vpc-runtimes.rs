@@ -1,13 +1,15 @@
 //! `vpc-runtimes`: real callers of the plugin and the daemon, in a simulated VPC. Needs root and installed programs.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use e2e::binaries::{Binaries, Tools};
 use e2e::runtimes::cgroups;
 use e2e::scenarios::runner::{self, Selection, Suite};
 use e2e::scenarios::{Lane, single};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
 
 /// containerd, podman, libcni's cnitool and grpcurl call the real binaries in a simulated VPC.
 #[derive(Debug, Parser)]
@@ -25,6 +27,9 @@ struct Arguments {
     /// Run this one here, instead of all in processes of their own
     #[arg(long, value_name = "NAME")]
     scenario: Option<String>,
+    /// This process is the scenario's, and another one cleans up after it
+    #[arg(long, hide = true, requires = "scenario")]
+    inside: bool,
 }
 
 fn main() -> ExitCode {
@@ -37,7 +42,12 @@ fn main() -> ExitCode {
 /// The cgroups and the sandbox of a scenario are entered before any thread exists.
 fn run(arguments: Arguments) -> Result<ExitCode> {
     ensure!(nix::unistd::geteuid().is_root(), "container runtimes need root");
+    if arguments.scenario.is_some() && !arguments.inside {
+        return outlive_scenario();
+    }
     if let Some(name) = &arguments.scenario {
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        SigSet::all().thread_unblock()?;
         cgroups::enter()?;
         return single::run(Suite::Runtimes, name, arguments.binaries, arguments.tools, None);
     }
@@ -58,6 +68,17 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     let tally = tally?;
     runner::say(&format!("{} passed, {} failed", tally.passed, tally.failed));
     Ok(ExitCode::from(u8::from(tally.failed > 0)))
+}
+
+/// Runs the scenario in a child and removes its cgroups, also after Ctrl-C, which ends the child and not this process.
+fn outlive_scenario() -> Result<ExitCode> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block()?;
+    let mut child = Command::new(std::env::current_exe().context("this program has no path")?);
+    child.args(std::env::args_os().skip(1)).arg("--inside");
+    let status = child.status().context("cannot start this program again")?;
+    cgroups::sweep()?;
+    Ok(ExitCode::from(u8::from(!status.success())))
 }
 
 #[expect(clippy::print_stderr, reason = "the command line's messages")]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use vpc_fabric::Node;
@@ -205,18 +206,30 @@ fn remove(directory: &Path) -> Result<()> {
     .with_context(|| directory.display().to_string())
 }
 
-/// Deepest first; the files in a cgroup are the kernel's and go with it.
+/// Deepest first; the files in a cgroup are the kernel's and go with it. Another process may do the same at this moment.
 fn remove_tree(directory: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if is_gone(&error) => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = match entry {
+            Err(error) if is_gone(&error) => return Ok(()),
+            entry => entry?,
+        };
         if entry.file_type()?.is_dir() {
             remove_tree(&entry.path())?;
         }
     }
     match std::fs::remove_dir(directory) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Err(error) if !is_gone(&error) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// A cgroup that is removed while it is open says ENODEV.
+fn is_gone(error: &std::io::Error) -> bool {
+    error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(Errno::ENODEV as i32)
 }
 
 #[cfg(test)]
