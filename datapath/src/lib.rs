@@ -11,6 +11,7 @@
 pub mod clear;
 pub mod eni;
 pub mod ids;
+pub mod inspect;
 mod kernel;
 pub mod monitor;
 pub mod node;
@@ -21,10 +22,11 @@ mod sysctl;
 
 pub use clear::{ClearError, Cleared, Owner, clear};
 pub use eni::{Change, EniError, EniReady, EniWiring, setup_eni, teardown_eni};
+pub use inspect::{EniTable, Inspection, inspect};
 pub use kernel::Link;
 pub use monitor::{KernelChange, Monitor};
 pub use netlink::{AnswerError, MessageError, NetNs, NetNsError, RouteSocket, SocketError};
 pub use nft::{Difference, Random};
-pub use node::{NodeApplied, NodeConfig, NodeError, NodePorts, SnatPolicy, apply_node};
+pub use node::{NodeApplied, NodeConfig, NodeError, NodeInspection, NodePorts, SnatPolicy, apply_node, inspect_node};
 pub use observe::{AddressRules, KernelView, ObserveError, observe};
 pub use pod::{PodSockets, PodWiring, WireError, Wired, is_wired, undo, wire};

@@ -138,6 +138,33 @@ pub fn apply_node(s: &mut RouteSocket, config: &NodeConfig) -> Result<NodeApplie
     })
 }
 
+/// What of the node's kernel state is not as it should be. Changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeInspection {
+    /// Whether the mark rule would have to be added or deleted.
+    pub mark_rule: Change,
+    /// The first difference of the nf_tables table.
+    pub table: Option<Difference>,
+}
+
+/// Compares the node's kernel state with what it should be, in the current namespace.
+pub fn inspect_node(s: &mut RouteSocket, config: &NodeConfig) -> Result<NodeInspection, NodeError> {
+    let links = links(s).map_err(NodeError::Look)?;
+    let primary = find_eni(&links, config.primary_mac).ok_or(NodeError::PrimaryMissing {
+        mac: config.primary_mac,
+    })?;
+    let has_mark_rule = rules(s).map_err(NodeError::Look)?.contains(&mark_rule(config));
+    let mut nft = NftSocket::open().map_err(NodeError::OpenNft)?;
+    Ok(NodeInspection {
+        mark_rule: if has_mark_rule == wants_mark_rule(config) {
+            Change::Unchanged
+        } else {
+            Change::Changed
+        },
+        table: difference(&mut nft, desired_table(config, &primary.name).as_ref())?,
+    })
+}
+
 fn apply_mtu(s: &mut RouteSocket, primary: &crate::Link, mtu: u32) -> Result<Change, NodeError> {
     if primary.mtu == mtu {
         return Ok(Change::Unchanged);
@@ -152,16 +179,24 @@ fn apply_mtu(s: &mut RouteSocket, primary: &crate::Link, mtu: u32) -> Result<Cha
     Ok(Change::Changed)
 }
 
-/// Marked packets take table main. The rule of a predecessor is ours: deleting and adding it again would send marked
-/// connections elsewhere for a moment.
-fn apply_mark_rule(s: &mut RouteSocket, config: &NodeConfig) -> Result<Change, NodeError> {
-    let rule = Rule {
+fn mark_rule(config: &NodeConfig) -> Rule {
+    Rule {
         priority: RULE_MARK,
         mark: Some((config.mark.value, config.mark.mask)),
         table: Some(RouteTableId::MAIN.0),
         ..Rule::default()
-    };
-    let is_wanted = config.node_ports == NodePorts::Supported || config.snat != SnatPolicy::External;
+    }
+}
+
+fn wants_mark_rule(config: &NodeConfig) -> bool {
+    config.node_ports == NodePorts::Supported || config.snat != SnatPolicy::External
+}
+
+/// Marked packets take table main. The rule of a predecessor is ours: deleting and adding it again would send marked
+/// connections elsewhere for a moment.
+fn apply_mark_rule(s: &mut RouteSocket, config: &NodeConfig) -> Result<Change, NodeError> {
+    let rule = mark_rule(config);
+    let is_wanted = wants_mark_rule(config);
     let exists = rules(s).map_err(NodeError::Look)?.contains(&rule);
     let (outcome, settled) = match (is_wanted, exists) {
         (true, false) => (
@@ -182,14 +217,8 @@ fn apply_mark_rule(s: &mut RouteSocket, config: &NodeConfig) -> Result<Change, N
 
 fn apply_table(desired: Option<Table>) -> Result<Option<Difference>, NodeError> {
     let mut nft = NftSocket::open().map_err(NodeError::OpenNft)?;
-    let wanted = desired.clone().unwrap_or_else(|| Table {
-        id: table_id(),
-        ..Table::empty(nft::Family::Ipv4, "")
-    });
-    let difference = match (nft.compare(&wanted).map_err(NodeError::ReadTable)?, &desired) {
-        (Comparison::Equal, Some(_)) | (Comparison::Different(Difference::TableMissing), None) => return Ok(None),
-        (Comparison::Different(difference), _) => difference,
-        (Comparison::Equal, None) => Difference::TableMissing,
+    let Some(difference) = difference(&mut nft, desired.as_ref())? else {
+        return Ok(None);
     };
     let mut transaction = Transaction::new();
     match &desired {
@@ -198,4 +227,18 @@ fn apply_table(desired: Option<Table>) -> Result<Option<Difference>, NodeError> 
     };
     nft.commit(&transaction).map_err(NodeError::LoadTable)?;
     Ok(Some(difference))
+}
+
+/// Without a desired table, one that is there is the difference.
+fn difference(nft: &mut NftSocket, desired: Option<&Table>) -> Result<Option<Difference>, NodeError> {
+    let none = || Table {
+        id: table_id(),
+        ..Table::empty(nft::Family::Ipv4, "")
+    };
+    let wanted = desired.cloned().unwrap_or_else(none);
+    Ok(match (nft.compare(&wanted).map_err(NodeError::ReadTable)?, desired) {
+        (Comparison::Equal, Some(_)) | (Comparison::Different(Difference::TableMissing), None) => None,
+        (Comparison::Different(difference), _) => Some(difference),
+        (Comparison::Equal, None) => Some(Difference::TableMissing),
+    })
 }

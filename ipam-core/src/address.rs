@@ -36,6 +36,28 @@ pub enum AddressState {
 }
 
 impl AddressState {
+    /// A word for people and other programs.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Free { .. } => "free",
+            Self::Leased(_) => "leased",
+            Self::Cooling { .. } => "cooling",
+            Self::Releasing(_) => "releasing",
+            Self::Missing { .. } => "missing",
+            Self::Blocked { .. } => "blocked",
+        }
+    }
+
+    /// When this state began, if that is known: two equal states with different beginnings are not the same one.
+    pub fn since(&self) -> Option<BootTime> {
+        match self {
+            Self::Free { since } | Self::Cooling { since, .. } | Self::Missing { since } | Self::Blocked { since } => {
+                Some(*since)
+            }
+            Self::Leased(_) | Self::Releasing(_) => None,
+        }
+    }
+
     /// The key of its lease.
     pub fn key(&self) -> Option<&IpamKey> {
         match self {

@@ -12,6 +12,7 @@ use vpc_types::{EniId, IpamKey, MacAddress, PodName};
 use crate::action::{Action, Work};
 use crate::backoff::{Backoff, Jitter};
 use crate::config::CoreConfig;
+use crate::eni::{Eni, EniPhase};
 use crate::event::{Event, KernelView, Scope};
 use crate::invariant::Violation;
 use crate::outbox::Outbox;
@@ -199,6 +200,10 @@ pub struct Status {
     pub cause: Option<crate::Cause>,
     /// Operations that have not ended.
     pub open_ops: usize,
+    /// ENIs that something is being done to, or was so lately that EC2's views may lag behind.
+    pub in_motion: BTreeSet<EniId>,
+    /// Whether any view of attached ENIs came since the start.
+    pub seen_ec2: bool,
 }
 
 impl Core {
@@ -338,7 +343,22 @@ impl Core {
             max_enis: self.max_enis,
             cause,
             open_ops: self.ops.len(),
+            in_motion: self.in_motion(now.boot),
+            seen_ec2: self.seen_ec2,
         }
+    }
+
+    /// One that stays on its way because its device or its set-up keeps failing is a state, not a motion.
+    fn in_motion(&self, now: BootTime) -> BTreeSet<EniId> {
+        let moves = |eni: &&Eni| {
+            let is_going = match eni.phase {
+                EniPhase::Ready => false,
+                EniPhase::Available | EniPhase::Attached => eni.is_arriving(),
+                EniPhase::Retiring | EniPhase::TornDown | EniPhase::Detached => true,
+            };
+            is_going || eni.kernel_op.is_some() || !eni.settled(now, self.config.timers.settle)
+        };
+        self.pool.enis().filter(moves).map(|eni| eni.id.clone()).collect()
     }
 
     /// ENIs and leases.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ipamd::cli::{self, Output};
+use ipamd::cli::{self, Ec2Wish, Output};
 use ipamd::config::Config;
 use ipamd::{log, run};
 
@@ -30,6 +30,12 @@ enum Command {
     Status,
     /// All leases.
     Leases,
+    /// Compare daemon, kernel and EC2. Status 0: they agree; 1: they do not; 2: something could not be looked at.
+    Audit {
+        /// Leave EC2 out
+        #[arg(long)]
+        no_ec2: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -45,24 +51,30 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
         let ended = runtime.block_on(async {
-            match arguments.command {
+            let answer = match arguments.command {
                 None | Some(Command::Run) => {
                     log::start(&config)?;
                     for warning in &config.warnings {
                         tracing::warn!("{warning}");
                     }
-                    run::run(config).await
+                    return run::run(config).await.map(|()| ExitCode::SUCCESS);
                 }
-                Some(Command::Status) => print(&cli::status(&config.paths.socket, arguments.output).await?),
-                Some(Command::Leases) => print(&cli::leases(&config.paths.socket, arguments.output).await?),
-            }
+                Some(Command::Status) => cli::status(&config.paths.socket, arguments.output).await?.into(),
+                Some(Command::Leases) => cli::leases(&config.paths.socket, arguments.output).await?.into(),
+                Some(Command::Audit { no_ec2 }) => {
+                    let ec2 = if no_ec2 { Ec2Wish::LeftOut } else { Ec2Wish::Looked };
+                    cli::audit(&config, ec2, arguments.output).await
+                }
+            };
+            print(&answer.text);
+            Ok(ExitCode::from(answer.status))
         });
         // Name look-ups of the SDK run on threads that may hang as long as DNS does.
         runtime.shutdown_background();
         ended
     });
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "ended");
             complain(&format!("{error:#}"));
@@ -71,14 +83,9 @@ fn main() -> ExitCode {
     }
 }
 
-#[expect(
-    clippy::print_stdout,
-    clippy::unnecessary_wraps,
-    reason = "the answer of a command, in its error type"
-)]
-fn print(text: &str) -> anyhow::Result<()> {
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+fn print(text: &str) {
     println!("{text}");
-    Ok(())
 }
 
 #[expect(

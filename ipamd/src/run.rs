@@ -109,6 +109,7 @@ fn node_reply(node: &Node, config: &Config) -> NodeReply {
         instance_id: node.facts.instance_id.to_string(),
         region: node.facts.region.clone(),
         address: node.facts.local_ipv4,
+        rules: node.datapath(config, node.facts.vpc_cidrs.clone()),
     }
 }
 

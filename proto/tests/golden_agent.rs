@@ -90,17 +90,18 @@ fn replies_have_their_golden_bytes() {
         device_number: 1,
         route_table: 2,
         state: "s".into(),
+        granted_at: 3,
     };
     let lease_golden = [
         &[0x0a, 9][..],
         &ATTACHMENT,
         &[
-            0x12, 1, b'p', 0x1a, 1, b'q', 0x22, 1, b'a', 0x2a, 1, b'e', 0x30, 1, 0x38, 2, 0x42, 1, b's',
+            0x12, 1, b'p', 0x1a, 1, b'q', 0x22, 1, b'a', 0x2a, 1, b'e', 0x30, 1, 0x38, 2, 0x42, 1, b's', 0x48, 3,
         ],
     ]
     .concat();
     check(&lease, &lease_golden);
-    let in_list = [&[0x0a, 30][..], &lease_golden].concat();
+    let in_list = [&[0x0a, 32][..], &lease_golden].concat();
     check(
         &agent::ListLeasesReply {
             leases: vec![lease.clone()],
@@ -112,4 +113,62 @@ fn replies_have_their_golden_bytes() {
         released: vec!["a".into()],
     };
     check(&collected, &[0x0a, 1, b'a']);
+}
+
+#[test]
+fn accounts_have_their_golden_bytes() {
+    check(&agent::GetAccountRequest {}, &[]);
+    let node = agent::NodeAccount {
+        instance_id: "i".into(),
+        primary_mac: "m".into(),
+        primary_address: "p".into(),
+        vpc_cidrs: vec!["v".into()],
+        exclude_cidrs: vec!["x".into()],
+        snat: "s".into(),
+        node_ports: true,
+        mark: 1,
+        mark_mask: 2,
+        mtu: 3,
+        veth_prefix: "e".into(),
+    };
+    let node_golden = [
+        &[0x0a, 1, b'i', 0x12, 1, b'm', 0x1a, 1, b'p', 0x22, 1, b'v'][..],
+        &[0x2a, 1, b'x', 0x32, 1, b's', 0x38, 1, 0x40, 1, 0x48, 2],
+        &[0x50, 3, 0x5a, 1, b'e'],
+    ]
+    .concat();
+    check(&node, &node_golden);
+    let address = agent::AddressAccount {
+        address: "a".into(),
+        state: "f".into(),
+        since: 1,
+    };
+    let address_golden = [0x0a, 1, b'a', 0x12, 1, b'f', 0x18, 1];
+    check(&address, &address_golden);
+    let eni = agent::EniAccount {
+        id: "e".into(),
+        mac: "m".into(),
+        route_table: 2,
+        primary_address: "p".into(),
+        role: "r".into(),
+        state: "s".into(),
+        in_motion: true,
+        addresses: vec![address],
+    };
+    let eni_golden = [
+        &[0x0a, 1, b'e', 0x12, 1, b'm', 0x18, 2, 0x22, 1, b'p'][..],
+        &[0x2a, 1, b'r', 0x32, 1, b's', 0x38, 1, 0x42, 8],
+        &address_golden,
+    ]
+    .concat();
+    check(&eni, &eni_golden);
+    let reply = agent::GetAccountReply {
+        node: Some(agent::NodeAccount::default()),
+        enis: vec![agent::EniAccount::default()],
+        leases: vec![agent::Lease::default()],
+        operations: 1,
+        waiting: 2,
+        seen_ec2: true,
+    };
+    check(&reply, &[0x0a, 0, 0x12, 0, 0x1a, 0, 0x20, 1, 0x28, 2, 0x30, 1]);
 }

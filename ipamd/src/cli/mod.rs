@@ -1,5 +1,6 @@
 //! The operator's commands: they ask the running daemon over its socket.
 
+mod audit;
 mod table;
 
 use std::path::Path;
@@ -14,6 +15,8 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
+pub use audit::{Ec2Wish, audit};
+
 /// The daemon answers from memory.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -24,6 +27,21 @@ pub enum Output {
     Text,
     /// For programs.
     Json,
+}
+
+/// What a command prints, and its exit status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// For stdout.
+    pub text: String,
+    /// 0 when all is well.
+    pub status: u8,
+}
+
+impl From<String> for Answer {
+    fn from(text: String) -> Self {
+        Self { text, status: 0 }
+    }
 }
 
 async fn connect(socket: &Path) -> Result<AgentClient<Channel>> {

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 use vpc_types::IpamKey;
 
-use super::Context;
+use super::{Context, account};
 use crate::owner::{DelAnswer, Input};
 
 #[tonic::async_trait]
@@ -94,6 +94,14 @@ impl Agent for Context {
         }
         Ok(Response::new(agent::CollectGarbageReply { released }))
     }
+
+    async fn get_account(
+        &self,
+        _request: Request<agent::GetAccountRequest>,
+    ) -> Result<Response<agent::GetAccountReply>, Status> {
+        let status = self.status().await?;
+        Ok(Response::new(account::account(self, &status)))
+    }
 }
 
 impl Context {
@@ -146,7 +154,7 @@ fn eni_row(eni: &Eni) -> agent::Eni {
     }
 }
 
-fn lease_row(lease: &Lease, status: &CoreStatus) -> agent::Lease {
+pub(super) fn lease_row(lease: &Lease, status: &CoreStatus) -> agent::Lease {
     let home = status.pool.enis().find(|eni| eni.address(lease.address).is_some());
     agent::Lease {
         attachment: Some(agent::Attachment {
@@ -165,9 +173,10 @@ fn lease_row(lease: &Lease, status: &CoreStatus) -> agent::Lease {
         device_number: u32::from(lease.device.0),
         route_table: lease.table.0,
         state: lease.state.as_str().to_owned(),
+        granted_at: lease.granted_at.as_nanos(),
     }
 }
 
-fn small(n: usize) -> u32 {
+pub(super) fn small(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }

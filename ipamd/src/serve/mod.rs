@@ -2,6 +2,7 @@
 //!
 //! Handlers only translate: every answer comes from the owner task.
 
+mod account;
 mod agent;
 mod backend;
 mod health;
@@ -24,6 +25,7 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
+pub use account::parse_snat;
 pub use socket::{SocketError, SocketGuard, bind, take_over};
 
 use crate::observe::Calls;
@@ -66,6 +68,8 @@ pub struct NodeReply {
     pub region: String,
     /// Its primary address.
     pub address: std::net::Ipv4Addr,
+    /// What its rules follow from; the ranges of the VPC are those at the start.
+    pub rules: datapath::NodeConfig,
 }
 
 /// Who does SNAT, for the reply.

@@ -1,0 +1,315 @@
+//! `ipamd audit`: looks at everything and prints where it disagrees. The judgement is [`crate::audit`]'s.
+//!
+//! The looks cannot be taken at one moment. So the daemon's account is read before and after, and what disagrees is looked
+//! at a second time: a finding is what both times show.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use cloud::{Ec2Client, ImdsClient, ReadEc2};
+use datapath::{Change, NodeConfig, NodePorts, RouteSocket, inspect, inspect_node};
+use proto::agent::agent_client::AgentClient;
+use proto::agent::{self, GetAccountReply, GetAccountRequest};
+use serde_json::json;
+use tonic::transport::Channel;
+use vpc_types::{EniId, FwMark, InstanceId, IpamKey, PodName, RouteTableId, VethPrefix, host_veth_name};
+
+use super::{Answer, Output, connect, pretty};
+use crate::audit::{
+    Account, AddressAccount, Ec2Look, EniAccount, Finding, Judgement, KernelLook, LeaseAccount, Looks, NodeLook, Role,
+    Settled, audit as compare,
+};
+use crate::config::Config;
+use crate::observe::Calls;
+use crate::serve::parse_snat;
+
+/// A sandbox that is just being removed, or a notice that the daemon is just digesting, is over by then.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// Credentials, the region, and one list.
+const EC2_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Whether EC2 is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ec2Wish {
+    /// Yes, with one read-only call.
+    Looked,
+    /// No.
+    LeftOut,
+}
+
+/// Something that could not be looked at.
+#[derive(Debug)]
+struct Blind {
+    what: &'static str,
+    why: String,
+}
+
+/// One round of looks.
+#[derive(Debug, Default)]
+struct Round {
+    findings: BTreeSet<Finding>,
+    in_motion: usize,
+    leases: usize,
+    enis: usize,
+    blind: Vec<Blind>,
+}
+
+/// Compares; the answer's status is 0, 1, or 2. What cannot be looked at is part of the answer.
+pub async fn audit(config: &Config, ec2: Ec2Wish, output: Output) -> Answer {
+    let round = match two_rounds(config, ec2).await {
+        Ok(round) => round,
+        Err(error) => Round {
+            blind: vec![Blind::new("daemon", &error)],
+            ..Round::default()
+        },
+    };
+    Answer {
+        text: match output {
+            Output::Json => json_of(&round, ec2),
+            Output::Text => text_of(&round, ec2),
+        },
+        status: match round.verdict() {
+            "agrees" => 0,
+            "mismatch" => 1,
+            _ => 2,
+        },
+    }
+}
+
+async fn two_rounds(config: &Config, ec2: Ec2Wish) -> Result<Round> {
+    let first = look(config, ec2).await?;
+    if first.findings.is_empty() {
+        return Ok(first);
+    }
+    tokio::time::sleep(SECOND_LOOK).await;
+    let second = look(config, ec2).await?;
+    let both = &first.findings & &second.findings;
+    Ok(Round {
+        in_motion: second.in_motion + (second.findings.len() - both.len()),
+        findings: both,
+        ..second
+    })
+}
+
+async fn look(config: &Config, wish: Ec2Wish) -> Result<Round> {
+    let mut agent = connect(&config.paths.socket).await?;
+    let (before, facts) = read(&mut agent).await?;
+    let mut round = Round::default();
+    let mut looks = Looks::default();
+    let tables = before
+        .enis
+        .values()
+        .map(|eni| eni.table)
+        .filter(|table| !table.is_main());
+    match kernel(tables.collect(), &facts.rules.veth_prefix) {
+        Ok(look) => looks.kernel = Some(look),
+        Err(error) => round.blind.push(Blind::new("kernel", &error)),
+    }
+    match node(&facts.rules) {
+        Ok(look) => looks.node = Some(look),
+        Err(error) => round.blind.push(Blind::new("nftables", &error)),
+    }
+    if wish == Ec2Wish::Looked {
+        match ec2(config, &facts).await {
+            Ok(look) => looks.ec2 = Some(look),
+            Err(error) => round.blind.push(Blind::new("EC2", &error)),
+        }
+    }
+    let (after, _) = read(&mut agent).await?;
+    let settled = Settled::between(&before, &after);
+    round.findings = compare(&settled, &looks);
+    round.in_motion = settled.in_motion();
+    (round.leases, round.enis) = (settled.leases.len(), settled.enis.len());
+    Ok(round)
+}
+
+/// What the looks need to know of the daemon.
+struct Facts {
+    instance: InstanceId,
+    rules: NodeConfig,
+    seen_ec2: bool,
+}
+
+async fn read(agent: &mut AgentClient<Channel>) -> Result<(Account, Facts)> {
+    let reply = agent.get_account(GetAccountRequest {}).await;
+    let reply = reply.context("the daemon gives no account")?.into_inner();
+    let facts = facts(&reply).context("the daemon's account of the node")?;
+    let leases = reply.leases.iter().map(|one| lease(one, &facts.rules.veth_prefix));
+    let enis = reply.enis.iter().map(eni);
+    Ok((
+        Account {
+            leases: leases.collect::<Result<_>>()?,
+            enis: enis.collect::<Result<_>>()?,
+        },
+        facts,
+    ))
+}
+
+fn facts(reply: &GetAccountReply) -> Result<Facts> {
+    let node = reply.node.as_ref().context("field node is missing")?;
+    let cidrs = |texts: &[String]| texts.iter().map(|text| Ok(text.parse()?)).collect::<Result<Vec<_>>>();
+    Ok(Facts {
+        instance: InstanceId::parse(&node.instance_id)?,
+        seen_ec2: reply.seen_ec2,
+        rules: NodeConfig {
+            primary_mac: node.primary_mac.parse()?,
+            primary_address: node.primary_address.parse()?,
+            mtu: node.mtu,
+            snat: parse_snat(&node.snat).with_context(|| format!("field snat: {:?} is no policy", node.snat))?,
+            node_ports: if node.node_ports {
+                NodePorts::Supported
+            } else {
+                NodePorts::Unsupported
+            },
+            vpc_cidrs: cidrs(&node.vpc_cidrs)?,
+            exclude_cidrs: cidrs(&node.exclude_cidrs)?,
+            mark: FwMark {
+                value: node.mark,
+                mask: node.mark_mask,
+            },
+            veth_prefix: VethPrefix::parse(&node.veth_prefix)?,
+        },
+    })
+}
+
+fn lease(wire: &agent::Lease, veth_prefix: &VethPrefix) -> Result<LeaseAccount> {
+    let attachment = wire.attachment.clone().unwrap_or_default();
+    let key = IpamKey::new(&attachment.network_name, &attachment.container_id, &attachment.if_name);
+    let key = key.with_context(|| format!("the lease of {}", wire.address))?;
+    let pod = PodName::new(&wire.pod_namespace, &wire.pod_name);
+    Ok(LeaseAccount {
+        pod: match &pod {
+            Some(pod) => format!("{}/{}", pod.namespace, pod.name),
+            None => format!("container {}", attachment.container_id),
+        },
+        host_veth: host_veth_name(veth_prefix, pod.as_ref(), &key),
+        container: attachment.container_id,
+        interface: attachment.if_name,
+        address: wire
+            .address
+            .parse()
+            .with_context(|| format!("a lease of {:?}", wire.address))?,
+        table: RouteTableId(wire.route_table),
+        state: wire.state.clone(),
+        granted_at: wire.granted_at,
+    })
+}
+
+fn eni(wire: &agent::EniAccount) -> Result<(EniId, EniAccount)> {
+    let of = || format!("the account of {}", wire.id);
+    let address = |row: &agent::AddressAccount| -> Result<(Ipv4Addr, AddressAccount)> {
+        let account = AddressAccount {
+            state: row.state.clone(),
+            since: row.since,
+        };
+        Ok((row.address.parse().with_context(of)?, account))
+    };
+    let account = EniAccount {
+        mac: wire.mac.parse().with_context(of)?,
+        table: RouteTableId(wire.route_table),
+        primary: wire.primary_address.parse().with_context(of)?,
+        role: match wire.role.as_str() {
+            "primary" => Role::Primary,
+            "managed" => Role::Managed,
+            _ => Role::Unmanaged,
+        },
+        state: wire.state.clone(),
+        in_motion: wire.in_motion,
+        addresses: wire.addresses.iter().map(address).collect::<Result<_>>()?,
+    };
+    Ok((EniId::parse(&wire.id).with_context(of)?, account))
+}
+
+fn kernel(tables: BTreeSet<RouteTableId>, veth_prefix: &VethPrefix) -> Result<KernelLook> {
+    let mut socket = RouteSocket::open()?;
+    Ok(KernelLook::of(&inspect(&mut socket, tables)?, veth_prefix))
+}
+
+fn node(rules: &NodeConfig) -> Result<NodeLook> {
+    let mut socket = RouteSocket::open()?;
+    let found = inspect_node(&mut socket, rules)?;
+    Ok(NodeLook {
+        mark_rule: match found.mark_rule {
+            Change::Unchanged => Judgement::Right,
+            Change::Changed => Judgement::Wrong,
+        },
+        table: found.table.map(|difference| difference.to_string()),
+    })
+}
+
+async fn ec2(config: &Config, facts: &Facts) -> Result<Ec2Look> {
+    anyhow::ensure!(
+        facts.seen_ec2,
+        "the daemon itself has not heard from EC2 since its start"
+    );
+    let ask = async {
+        let imds = ImdsClient::new(&config.cloud)?;
+        let client = Ec2Client::connect(&config.cloud, &imds, Arc::new(Calls::default())).await?;
+        Ok(Ec2Look::of(&client.describe_instance_enis(&facts.instance).await?))
+    };
+    let asked = tokio::time::timeout(EC2_DEADLINE, ask).await;
+    asked.with_context(|| format!("no answer within {} s", EC2_DEADLINE.as_secs()))?
+}
+
+impl Blind {
+    fn new(what: &'static str, error: &anyhow::Error) -> Self {
+        Self {
+            what,
+            why: format!("{error:#}"),
+        }
+    }
+}
+
+impl Round {
+    fn verdict(&self) -> &'static str {
+        match (self.findings.is_empty(), self.blind.is_empty()) {
+            (false, _) => "mismatch",
+            (true, false) => "incomplete",
+            (true, true) => "agrees",
+        }
+    }
+}
+
+fn text_of(round: &Round, wish: Ec2Wish) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for finding in &round.findings {
+        lines.push(format!("{:<26}{}", finding.kind(), finding.text()));
+    }
+    for blind in &round.blind {
+        lines.push(format!("{:<26}{}: {}", "not looked at", blind.what, blind.why));
+    }
+    if wish == Ec2Wish::LeftOut {
+        lines.push(format!("{:<26}EC2, because of --no-ec2", "left out"));
+    }
+    lines.push(format!(
+        "{}: {} findings; {} leases and {} ENIs compared, {} things in motion left out",
+        round.verdict(),
+        round.findings.len(),
+        round.leases,
+        round.enis,
+        round.in_motion
+    ));
+    lines.join("\n")
+}
+
+fn json_of(round: &Round, wish: Ec2Wish) -> String {
+    let finding = |finding: &Finding| {
+        let object = finding.object();
+        json!({
+            "kind": finding.kind(), "text": finding.text(), "address": object.address.map(|a| a.to_string()),
+            "eni": object.eni.map(ToString::to_string), "pod": object.pod, "device": object.device,
+        })
+    };
+    let blind = |blind: &Blind| json!({"what": blind.what, "why": blind.why});
+    pretty(&json!({
+        "result": round.verdict(),
+        "findings": round.findings.iter().map(finding).collect::<Vec<_>>(),
+        "notLookedAt": round.blind.iter().map(blind).collect::<Vec<_>>(),
+        "leftOut": if wish == Ec2Wish::LeftOut { vec!["EC2"] } else { vec![] },
+        "inMotion": round.in_motion,
+        "compared": {"leases": round.leases, "enis": round.enis},
+    }))
+}
