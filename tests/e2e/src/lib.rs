@@ -11,4 +11,5 @@ pub mod node;
 pub mod runtime;
 pub mod runtimes;
 pub mod scenarios;
+pub mod storms;
 pub mod wait;

@@ -93,17 +93,27 @@ impl Daemon {
 
     /// One of its commands, with JSON output.
     pub fn ask(&self, node: &Node, command: &str) -> Result<Value> {
-        let spec = CommandSpec::new(&self.program)
-            .args([command, "-o", "json"])
-            .envs(self.environment.iter());
-        let output = node.output(&spec, b"", COMMAND_DEADLINE)?;
-        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        let (status, answer) = self.ask_for_status(node, &[command])?;
         ensure!(
-            output.status.success(),
-            "`ipamd {command}` on {}: {complaint}",
+            status == Some(0),
+            "`ipamd {command}` on {} ends with {status:?}: {answer:#}",
             node.name()
         );
-        serde_json::from_slice(&output.stdout).with_context(|| format!("`ipamd {command}` prints no JSON"))
+        Ok(answer)
+    }
+
+    /// One of its commands, with JSON output, and its exit status.
+    pub fn ask_for_status(&self, node: &Node, arguments: &[&str]) -> Result<(Option<i32>, Value)> {
+        let spec = CommandSpec::new(&self.program)
+            .args(arguments)
+            .args(["-o", "json"])
+            .envs(self.environment.iter());
+        let output = node.output(&spec, b"", COMMAND_DEADLINE)?;
+        let answer = serde_json::from_slice(&output.stdout).with_context(|| {
+            let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+            format!("`ipamd {}` on {}: {complaint}", arguments.join(" "), node.name())
+        });
+        Ok((output.status.code(), answer?))
     }
 
     /// Its log.

@@ -116,10 +116,31 @@ pub struct Pod {
     pub took: Duration,
 }
 
+/// What a DEL is given.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LateDel<'a> {
+    /// The cached result.
+    pub result: Option<&'a Value>,
+    /// What `CNI_NETNS` says.
+    pub netns: NetnsPath,
+}
+
+/// What a late DEL says about the sandbox's namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NetnsPath {
+    /// Its path, whether it is there or not.
+    #[default]
+    Named,
+    /// Nothing: the runtime knows that it is gone.
+    Empty,
+}
+
 /// Calls the plugin on one node.
 #[derive(Debug, Clone)]
 pub struct Runtime {
     plugin: PathBuf,
+    /// A program with arguments that runs the plugin, instead of the plugin itself.
+    wrapper: Vec<String>,
     environment: BTreeMap<String, String>,
 }
 
@@ -128,7 +149,17 @@ impl Runtime {
     pub fn new(plugin: PathBuf) -> Self {
         Self {
             plugin,
+            wrapper: Vec::new(),
             environment: BTreeMap::new(),
+        }
+    }
+
+    /// The same with each call under another program, such as strace; `wrapper` is its path and its arguments.
+    #[must_use]
+    pub fn under(&self, wrapper: Vec<String>) -> Self {
+        Self {
+            wrapper,
+            ..self.clone()
         }
     }
 
@@ -168,9 +199,11 @@ impl Runtime {
 
     /// Calls the plugin with exactly this environment and input.
     pub fn call(&self, node: &Node, environment: &BTreeMap<String, String>, input: &[u8]) -> Result<CallResult> {
-        let command = CommandSpec::new(&self.plugin)
-            .envs(environment.iter())
-            .envs(self.environment.iter());
+        let command = match self.wrapper.as_slice() {
+            [] => CommandSpec::new(&self.plugin),
+            [program, arguments @ ..] => CommandSpec::new(program).args(arguments).arg(&self.plugin),
+        };
+        let command = command.envs(environment.iter()).envs(self.environment.iter());
         let started = Instant::now();
         let output = node.output(&command, input, DEADLINE)?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -193,6 +226,20 @@ impl Runtime {
     pub fn add_in(&self, node: &Node, identity: &Identity, netns: &PodNetns) -> Result<CallResult> {
         let environment = Self::call_environment("ADD", identity, &netns.path);
         self.call(node, &environment, Self::config(None).to_string().as_bytes())
+    }
+
+    /// DEL as it may come: with or without the cached result, with the path of a namespace that may be gone, or with none.
+    pub fn del_late(&self, node: &Node, identity: &Identity, late: &LateDel<'_>) -> Result<CallResult> {
+        let path = match late.netns {
+            NetnsPath::Named => Path::new(NETNS_DIR).join(netns_name(identity)),
+            NetnsPath::Empty => PathBuf::new(),
+        };
+        let environment = Self::call_environment("DEL", identity, &path);
+        let result = self.call(node, &environment, Self::config(late.result).to_string().as_bytes())?;
+        if result.code != Some(0) {
+            bail!("DEL of {}: {}{}", identity.label(), result.stdout, result.stderr);
+        }
+        Ok(result)
     }
 
     /// DEL with the cached result, as the runtime does while the namespace is there.
@@ -240,7 +287,8 @@ pub fn netns_name(identity: &Identity) -> String {
     format!("cni-{}", identity.container_id)
 }
 
-fn pod_of(identity: &Identity, node: &Node, netns: PodNetns, call: &CallResult) -> Result<Pod> {
+/// The pod that a successful ADD made.
+pub fn pod_of(identity: &Identity, node: &Node, netns: PodNetns, call: &CallResult) -> Result<Pod> {
     if call.code != Some(0) {
         bail!(
             "ADD of {} on {}: {}{}",

@@ -9,7 +9,7 @@ const NODES: &str = "/run/nodes";
 const LINES: usize = 250;
 
 /// Prints the end of every log file of every node on stderr.
-pub(super) fn show() {
+pub(crate) fn show() {
     let mut files = Vec::new();
     collect(Path::new(NODES), &mut files);
     files.sort();

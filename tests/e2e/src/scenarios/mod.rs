@@ -10,13 +10,13 @@ mod daemons;
 mod datapath;
 mod faults;
 mod lifecycle;
-mod logs;
+pub(crate) mod logs;
 mod repair;
 mod restart;
 pub mod runner;
 mod runtimes;
 pub mod single;
-mod world;
+pub(crate) mod world;
 
 use std::time::Duration;
 

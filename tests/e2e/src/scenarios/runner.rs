@@ -138,12 +138,13 @@ fn take(queue: &Mutex<VecDeque<Run>>) -> Option<Run> {
 
 /// Programs where every user can reach them: a build directory may lie in somebody's home.
 #[derive(Debug)]
-struct Copies {
-    directory: PathBuf,
+pub(crate) struct Copies {
+    /// Holds `aws-cni` and `ipamd`.
+    pub(crate) directory: PathBuf,
 }
 
 impl Copies {
-    fn of(binaries: &Binaries) -> Result<Self> {
+    pub(crate) fn of(binaries: &Binaries) -> Result<Self> {
         let directory = std::env::temp_dir().join(format!("vpc-e2e-{:016x}", fastrand::u64(..)));
         std::fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let copies = Self { directory };
@@ -193,7 +194,7 @@ fn run_one(run: &Run, copies: &Copies, tools: &Tools) -> Result<bool> {
 }
 
 /// No status if the limit passed. All output, both streams.
-fn wait_with_limit(mut child: Child, limit: Duration) -> Result<(Option<ExitStatus>, String)> {
+pub(crate) fn wait_with_limit(mut child: Child, limit: Duration) -> Result<(Option<ExitStatus>, String)> {
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     let (done, ended) = channel();

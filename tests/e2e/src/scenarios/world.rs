@@ -27,13 +27,13 @@ pub(super) const SMALL: &str = "t3.small";
 /// Slots for pods on an ENI of [`SMALL`].
 pub(super) const SMALL_SLOTS: u64 = 3;
 /// The first node.
-pub(super) const NODE: &str = "node-1";
+pub(crate) const NODE: &str = "node-1";
 /// The second one.
-pub(super) const OTHER: &str = "node-2";
+pub(crate) const OTHER: &str = "node-2";
 /// For things that take a fraction of a second on an idle machine.
-pub(super) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// For probes; only a loss takes as long.
-pub(super) const PROBE: Duration = Duration::from_secs(10);
+pub(crate) const PROBE: Duration = Duration::from_secs(10);
 
 /// For one look whether a device passes packets yet.
 const CARRIER: Duration = Duration::from_millis(100);
@@ -52,7 +52,7 @@ const TIMERS: &[(&str, &str)] = &[
 ];
 
 /// For scenarios that watch the pool shrink.
-pub(super) const SHRINKING: &[(&str, &str)] = &[
+pub(crate) const SHRINKING: &[(&str, &str)] = &[
     ("release_window", "1"),
     ("start_grace", "0"),
     ("eni_idle", "1"),
@@ -61,14 +61,14 @@ pub(super) const SHRINKING: &[(&str, &str)] = &[
 
 /// See the module's description.
 #[derive(Debug)]
-pub(super) struct World {
-    pub(super) cluster: Cluster,
-    pub(super) config: Config,
+pub(crate) struct World {
+    pub(crate) cluster: Cluster,
+    pub(crate) config: Config,
     is_well: bool,
 }
 
 /// The demo's VPC with other instances: one node or two.
-pub(super) fn vpc_of(nodes: usize, instance_type: &str) -> Config {
+pub(crate) fn vpc_of(nodes: usize, instance_type: &str) -> Config {
     let mut config = Config::default();
     config.nodes.truncate(nodes);
     for node in &mut config.nodes {
@@ -101,7 +101,7 @@ impl World {
     }
 
     /// Daemons serve, and the first addresses are there.
-    pub(super) fn start(
+    pub(crate) fn start(
         bench: &Bench,
         config: Config,
         timers: &[(&str, &str)],
@@ -117,11 +117,11 @@ impl World {
         Ok(world)
     }
 
-    pub(super) fn node_names(&self) -> Vec<String> {
+    pub(crate) fn node_names(&self) -> Vec<String> {
         self.config.nodes.iter().map(|node| node.name.clone()).collect()
     }
 
-    pub(super) fn node(&self, name: &str) -> Result<&Node> {
+    pub(crate) fn node(&self, name: &str) -> Result<&Node> {
         self.cluster.node(name)
     }
 
@@ -132,7 +132,7 @@ impl World {
     }
 
     /// Waits until the pool in `ipamd status` looks right.
-    pub(super) fn wait_for_pool(&self, node: &str, what: &str, looks_right: impl Fn(&Value) -> bool) -> Result<()> {
+    pub(crate) fn wait_for_pool(&self, node: &str, what: &str, looks_right: impl Fn(&Value) -> bool) -> Result<()> {
         let mut last = Value::Null;
         let waited = wait::until(what, SOON, || {
             last = self.cluster.ask(node, "status")?;
@@ -142,19 +142,19 @@ impl World {
     }
 
     /// Adds pods `prefix-1` …
-    pub(super) fn add(&self, node: &str, prefix: &str, count: usize) -> Result<Vec<Pod>> {
+    pub(crate) fn add(&self, node: &str, prefix: &str, count: usize) -> Result<Vec<Pod>> {
         (1..=count)
             .map(|number| self.add_one(node, &format!("{prefix}-{number}")))
             .collect()
     }
 
     /// Adds a pod.
-    pub(super) fn add_one(&self, node: &str, name: &str) -> Result<Pod> {
+    pub(crate) fn add_one(&self, node: &str, name: &str) -> Result<Pod> {
         self.cluster.runtime.add(self.node(node)?, &Identity::pod(name))
     }
 
     /// DEL and the end of the namespaces' names. The namespaces themselves go with the pods' handles.
-    pub(super) fn remove(&self, pods: &[Pod]) -> Result<()> {
+    pub(crate) fn remove(&self, pods: &[Pod]) -> Result<()> {
         for pod in pods {
             self.cluster.runtime.remove(self.node(&pod.node)?, pod)?;
         }
@@ -164,7 +164,7 @@ impl World {
     /// Waits until the pods' ENIs pass packets. The kernel activates the simulated VPC's end of a new device a moment after
     /// the node has brought its own end up, and an ARP answer that is lost before is asked for again only after a second.
     /// Probes are not repeated, so they would show it.
-    pub(super) fn wait_for_carrier(&self, pods: &[Pod]) -> Result<()> {
+    pub(crate) fn wait_for_carrier(&self, pods: &[Pod]) -> Result<()> {
         for pod in pods {
             let node = self.config.nodes.iter().find(|node| node.name == pod.node);
             let name = node.map(|node| node.subnet.as_str());
@@ -185,7 +185,7 @@ impl World {
     }
 
     /// Every pod reaches every other one by its own address.
-    pub(super) fn check_mesh(&self, pods: &[Pod]) -> Result<()> {
+    pub(crate) fn check_mesh(&self, pods: &[Pod]) -> Result<()> {
         self.wait_for_carrier(pods)?;
         let report = self.cluster.mesh(pods)?;
         ensure!(
@@ -198,7 +198,7 @@ impl World {
     }
 
     /// Leases of a node as its daemon tells.
-    pub(super) fn leases(&self, node: &str) -> Result<Vec<Value>> {
+    pub(crate) fn leases(&self, node: &str) -> Result<Vec<Value>> {
         let answer = self.cluster.ask(node, "leases")?;
         answer["leases"].as_array().cloned().context("the daemon lists leases")
     }
@@ -234,7 +234,7 @@ impl World {
     }
 
     /// Waits until the daemons have had nothing to tell EC2 for a second.
-    pub(super) fn wait_for_quiet(&self) -> Result<()> {
+    pub(crate) fn wait_for_quiet(&self) -> Result<()> {
         let quiet = Duration::from_secs(1);
         let (mut calls, mut since) = (self.calls(), Instant::now());
         wait::until("no EC2 call is made", SOON, || {
@@ -281,7 +281,7 @@ impl World {
     }
 
     /// Allocations in a node's `ipam.json`.
-    pub(super) fn checkpointed(&self, node: &str) -> Result<Vec<Value>> {
+    pub(crate) fn checkpointed(&self, node: &str) -> Result<Vec<Value>> {
         let path = self.node(node)?.outside(std::path::Path::new(IPAM_JSON));
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let json: Value = serde_json::from_str(&text).context("ipam.json")?;
@@ -299,7 +299,7 @@ impl World {
     }
 
     /// What must hold at the end of every scenario.
-    pub(super) fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         let wrong = self.cluster.vpc.simulator().with_model(|model, _| model.audit());
         ensure!(wrong.is_empty(), "the model is wrong: {wrong:?}");
         let errors = self.cluster.vpc.handle().errors();
@@ -355,13 +355,13 @@ impl Drop for World {
 }
 
 /// Whether a pod gets an answer to a ping.
-pub(super) fn pings(pod: &Pod, target: Ipv4Addr) -> Result<bool> {
+pub(crate) fn pings(pod: &Pod, target: Ipv4Addr) -> Result<bool> {
     let answers = Vantage::new(&pod.netns.netns).within(PROBE).ping(&[target])?;
     Ok(answers.iter().all(Option::is_some))
 }
 
 /// One change of a node's rules or routes behind the daemon's back.
-pub(super) fn change(node: &Node, flags: u16, message: RouteNetlinkMessage) -> Result<()> {
+pub(crate) fn change(node: &Node, flags: u16, message: RouteNetlinkMessage) -> Result<()> {
     node.run(move || -> Result<()> {
         RouteSocket::open()?.request("change by a scenario", flags, message)?;
         Ok(())
