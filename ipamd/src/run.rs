@@ -1,8 +1,9 @@
 //! The daemon from start to end.
 //!
-//! Order of start: configuration, node facts, the end of a predecessor, node rules, files, then the socket: whoever finds
+//! Order of start: signals, configuration, node facts, the end of a predecessor, node rules, files, then the socket: whoever finds
 //! it can be served. The first EC2 view and the first fill come after that. SIGTERM ends everything at once: the state is on file already.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use cloud::{Ec2Client, ImdsClient};
 use datapath::{Monitor, RouteSocket, SnatPolicy, apply_node};
 use ipam_core::Event;
 use ipnet::Ipv4Net;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::boot::{self, Node};
@@ -32,14 +33,58 @@ const DRAIN: Duration = Duration::from_millis(200);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<()> {
+    // First of all: as process 1 of a container it would not even notice a signal that it has no handler for.
+    let mut stop = StopSignals::listen()?;
     let calls = Calls::default();
+    let found = tokio::select! {
+        found = find_out(&config, &calls) => found?,
+        () = stop.wait() => return Ok(()),
+    };
+    run_as(config, calls, found, stop).await
+}
+
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => tracing::info!("SIGTERM"),
+            _ = self.interrupt.recv() => tracing::info!("SIGINT"),
+        }
+    }
+}
+
+/// What must be asked or waited for before anything is done. Held while the daemon acts.
+struct Found {
+    imds: ImdsClient,
+    ec2: Ec2Client,
+    node: Node,
+    lock: File,
+}
+
+async fn find_out(config: &Config, calls: &Calls) -> Result<Found> {
     let imds = ImdsClient::new(&config.cloud)?;
     let ec2 = Ec2Client::connect(&config.cloud, &imds, Arc::new(calls.clone())).await?;
     let node = boot::learn(&imds, &ec2).await?;
     tracing::info!(instance = %node.facts.instance_id, kind = node.facts.instance_type, address = %node.facts.local_ipv4, "node");
-
     // What a predecessor grants until it ends must be in the files when we read them.
     let lock = serve::take_over(&config.paths.socket).await?;
+    Ok(Found { imds, ec2, node, lock })
+}
+
+async fn run_as(config: Config, calls: Calls, found: Found, stop: StopSignals) -> Result<()> {
+    let Found { imds, ec2, node, lock } = found;
     // Subscribed before the first look, so that no change falls between.
     let monitor = Monitor::subscribe().context("cannot listen to the kernel")?;
     let mut socket = RouteSocket::open().context("cannot open a netlink socket")?;
@@ -86,7 +131,7 @@ pub async fn run(config: Config) -> Result<()> {
         vpc_cidrs,
         requests: Arc::new(AtomicU64::new(1)),
     };
-    let ended = serve_until_told(&config, context).await;
+    let ended = serve_until_told(&config, context, stop).await;
     let last = async {
         inbox.send(Input::Shutdown).await;
         let _ = owner.await;
@@ -113,9 +158,7 @@ fn node_reply(node: &Node, config: &Config) -> NodeReply {
     }
 }
 
-async fn serve_until_told(config: &Config, context: Context) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+async fn serve_until_told(config: &Config, context: Context, mut told: StopSignals) -> Result<()> {
     let (listener, guard) = serve::bind(&config.paths.socket)?;
     let (stop, stopped) = watch::channel(false);
     if let Some(address) = config.health_address {
@@ -123,10 +166,7 @@ async fn serve_until_told(config: &Config, context: Context) -> Result<()> {
     }
     let server = tokio::spawn(serve::serve(listener, context, stopped));
     tracing::info!(socket = %config.paths.socket.display(), "serving");
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("SIGTERM"),
-        _ = interrupt.recv() => tracing::info!("SIGINT"),
-    }
+    told.wait().await;
     // The file goes first: plugins that come now wait for the successor instead of being cut off.
     drop(guard);
     let _ = stop.send(true);
