@@ -2,6 +2,7 @@
 //!
 //! ipamd removes rules and route before it answers. The plugin removes them only if ipamd is away, does not know the pod,
 //! or is one that leaves this to the plugin; always after making sure that the address still belongs to this container.
+//! Without ipamd's word that the address was this container's until now, only the route to its own device is proof.
 //! The host's end of the link is never removed by name: names derive from the pod's, and the device may be that of the
 //! pod's next incarnation. It dies with the sandbox's namespace. A DEL that comes late, twice, or for nothing succeeds.
 
@@ -102,7 +103,7 @@ fn released(
         match PodAddress::try_from(entry).map(|pod| pod.address) {
             Ok(IpAddr::V4(address)) => {
                 let named = remembered.iter().find(|pod_if| pod_if.address == address);
-                clear(attachment, address, named)
+                clear(attachment, address, named, datapath::clear)
                     .map_err(|error| CniError::internal(format!("del cmd: failed to tear down: {}", chain(&error))))?;
                 log.info("deleted", &[("address", &address)]);
             }
@@ -131,15 +132,22 @@ fn without_ipamd(attachment: &Attachment, error: &RpcError, remembered: &[PodInt
     }
     for pod_if in remembered {
         let IpAddr::V4(address) = pod_if.address else { continue };
-        match clear(attachment, address, Some(pod_if)) {
+        match clear(attachment, address, Some(pod_if), datapath::clear_own) {
             Ok(()) => log.info("deleted by prevResult", &[("address", &address)]),
             Err(error) => log.warn("rules or route may stay", &[("error", &chain(&error))]),
         }
     }
 }
 
+type Clear = fn(&mut RouteSocket, Ipv4Addr, &Owner<'_>) -> Result<Cleared, ClearError>;
+
 /// Removes rules and route of `address`, if it still belongs to this container.
-fn clear(attachment: &Attachment, address: Ipv4Addr, remembered: Option<&PodInterface>) -> Result<(), ClearUpError> {
+fn clear(
+    attachment: &Attachment,
+    address: Ipv4Addr,
+    remembered: Option<&PodInterface>,
+    how: Clear,
+) -> Result<(), ClearUpError> {
     if attachment.deadline.has_passed() {
         return Err(ClearUpError::Late(address));
     }
@@ -148,12 +156,12 @@ fn clear(attachment: &Attachment, address: Ipv4Addr, remembered: Option<&PodInte
         host_veth: Some(remembered.map_or(&attachment.host_veth, |pod_if| &pod_if.host_veth)),
     };
     let mut socket = RouteSocket::open().map_err(ClearUpError::Socket)?;
-    let cleared =
-        datapath::clear(&mut socket, address, &owner).map_err(|source| ClearUpError::Clear { address, source })?;
+    let cleared = how(&mut socket, address, &owner).map_err(|source| ClearUpError::Clear { address, source })?;
     let log = &attachment.log;
     match cleared {
         Cleared::Removed => log.debug("removed rules and route", &[("address", &address)]),
         Cleared::NothingThere => log.debug("no rules and no route", &[("address", &address)]),
+        Cleared::OwnerUnknown => log.debug("no route: rules, if any, are left to ipamd", &[("address", &address)]),
         Cleared::NewOwner { device } => {
             log.info("left to its new owner", &[("address", &address), ("device", &device)])
         }

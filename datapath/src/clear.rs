@@ -35,6 +35,8 @@ pub enum Cleared {
     Removed,
     /// There was neither rule nor route.
     NothingThere,
+    /// There is no route that tells whose the address is; rules, if there are any, were not touched.
+    OwnerUnknown,
     /// The route belongs to somebody else; nothing was touched.
     NewOwner {
         /// The device of the route.
@@ -74,19 +76,48 @@ pub enum ClearError {
     },
 }
 
-/// Removes the rules of an address, in whatever table they look, and its route, unless they have another owner.
+/// Removes the rules of an address, in whatever table they look, and its route, unless they have another owner. Without a
+/// route the rules are taken for the owner's, so the caller must know that nobody else is given the address meanwhile: it
+/// is leased, or rests.
 pub fn clear(s: &mut RouteSocket, address: Ipv4Addr, owner: &Owner<'_>) -> Result<Cleared, ClearError> {
-    let device = find_host_route(s, address).map_err(|source| ClearError::Route { address, source })?;
-    if let Some(index) = device {
-        let link = find_link(s, LinkRef::Index(index)).map_err(|source| ClearError::Device { address, source })?;
-        // A device that vanished meanwhile took the route along: what is left are rules.
-        if let Some(link) = link
-            && !owner.owns(link.alias.as_deref(), &link.name)
-        {
-            return Ok(Cleared::NewOwner { device: link.name });
-        }
+    match look(s, address, owner)? {
+        Found::Foreign { device } => Ok(Cleared::NewOwner { device }),
+        Found::Own(index) => remove(s, address, Some(index)),
+        Found::NoRoute => remove(s, address, None),
     }
-    remove(s, address, device).map_err(|source| ClearError::Remove { address, source })
+    .map_err(|source| ClearError::Remove { address, source })
+}
+
+/// As [`clear`], for a caller that knows nothing about leases: removes only what the route's device proves to be the
+/// owner's. Rules without a route may be those that another pod's wiring is just making, and whoever has the lease removes
+/// them otherwise.
+pub fn clear_own(s: &mut RouteSocket, address: Ipv4Addr, owner: &Owner<'_>) -> Result<Cleared, ClearError> {
+    match look(s, address, owner)? {
+        Found::Foreign { device } => Ok(Cleared::NewOwner { device }),
+        Found::NoRoute => Ok(Cleared::OwnerUnknown),
+        Found::Own(index) => remove(s, address, Some(index)).map_err(|source| ClearError::Remove { address, source }),
+    }
+}
+
+/// Whose the route of an address is.
+enum Found {
+    NoRoute,
+    Own(u32),
+    Foreign { device: String },
+}
+
+fn look(s: &mut RouteSocket, address: Ipv4Addr, owner: &Owner<'_>) -> Result<Found, ClearError> {
+    let device = find_host_route(s, address).map_err(|source| ClearError::Route { address, source })?;
+    let Some(index) = device else {
+        return Ok(Found::NoRoute);
+    };
+    let link = find_link(s, LinkRef::Index(index)).map_err(|source| ClearError::Device { address, source })?;
+    Ok(match link {
+        // A device that vanished meanwhile took the route along: what is left are rules.
+        None => Found::NoRoute,
+        Some(link) if owner.owns(link.alias.as_deref(), &link.name) => Found::Own(index),
+        Some(link) => Found::Foreign { device: link.name },
+    })
 }
 
 impl Owner<'_> {

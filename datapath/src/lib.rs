@@ -20,7 +20,7 @@ pub mod pod;
 mod snat;
 mod sysctl;
 
-pub use clear::{ClearError, Cleared, Owner, clear};
+pub use clear::{ClearError, Cleared, Owner, clear, clear_own};
 pub use eni::{Change, EniError, EniReady, EniWiring, setup_eni, teardown_eni};
 pub use inspect::{EniTable, Inspection, inspect};
 pub use kernel::Link;

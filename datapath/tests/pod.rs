@@ -4,7 +4,7 @@
 
 use std::net::Ipv4Addr;
 
-use datapath::{Cleared, NetNs, Owner, PodSockets, PodWiring, WireError, clear, undo, wire};
+use datapath::{Cleared, NetNs, Owner, PodSockets, PodWiring, WireError, clear, clear_own, undo, wire};
 use namespace::{host, in_namespace, ip, new_namespace, state, wiring};
 
 #[expect(dead_code, reason = "each test program uses another part of it")]
@@ -257,6 +257,38 @@ fn a_late_del_does_not_touch_the_new_owner_of_the_address() {
             Cleared::NewOwner { .. }
         ));
         assert_eq!(state(), before);
+    });
+}
+
+/// A late removal may look just before another pod's route is made, and remove just after its rules were.
+#[test]
+fn rules_without_a_route_are_left_by_a_late_del_that_knows_nothing_about_leases() {
+    in_namespace(|| {
+        let mut socket = host();
+        let late = wiring(5, 2);
+        ip("rule add to 10.0.1.5 lookup main priority 512");
+        ip("rule add from 10.0.1.5 lookup 2 priority 1536");
+        let before = state();
+        let cleared = clear_own(&mut socket, late.address, &owner(&late)).unwrap();
+        assert_eq!((cleared, state()), (Cleared::OwnerUnknown, before));
+        // Whoever has the lease removes them.
+        let cleared = clear(&mut socket, late.address, &owner(&late)).unwrap();
+        assert_eq!(cleared, Cleared::Removed);
+    });
+}
+
+#[test]
+fn a_late_del_removes_what_its_own_veth_proves() {
+    in_namespace(|| {
+        let mut socket = host();
+        let baseline = state();
+        let pod = wiring(5, 2);
+        let (netns, sockets) = add(&pod);
+        let cleared = clear_own(&mut socket, pod.address, &owner(&pod)).unwrap();
+        assert_eq!(cleared, Cleared::Removed);
+        drop((netns, sockets));
+        let left: Vec<_> = state().difference(&baseline).cloned().collect();
+        assert!(!has(&left, "10.0.1.5"), "{left:?}");
     });
 }
 
