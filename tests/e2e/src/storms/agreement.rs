@@ -41,6 +41,23 @@ pub(super) fn check(world: &World, live: &[Pod]) -> Result<()> {
     Ok(())
 }
 
+/// How soon leases must have ended that a DEL ended: long before the daemon would find out by itself.
+const ENDED: Duration = Duration::from_secs(3);
+
+/// Whether a node's file soon holds so many leases, and not more.
+pub(super) fn leases_end(world: &World, node: &str, left: usize) -> Result<bool> {
+    let began = std::time::Instant::now();
+    loop {
+        if world.checkpointed(node)?.len() <= left {
+            return Ok(true);
+        }
+        if began.elapsed() >= ENDED {
+            return Ok(false);
+        }
+        wait::pause(Duration::from_millis(5));
+    }
+}
+
 /// Until `ipamd audit` ends with 0 and nothing is in motion.
 fn wait_for_audit(world: &World, node: &str) -> Result<()> {
     let mut last = Value::Null;
@@ -60,7 +77,8 @@ pub(super) fn audit(world: &World, node: &str) -> Result<(Option<i32>, Value)> {
     daemon.ask_for_status(world.node(node)?, &["audit"])
 }
 
-fn disagreement(world: &World, node: &str, live: &[&Pod]) -> Result<Option<String>> {
+/// What the independent look finds wrong, without waiting.
+pub(super) fn disagreement(world: &World, node: &str, live: &[&Pod]) -> Result<Option<String>> {
     Ok(kernel(world, node, live)?
         .or(leases(world, node, live)?)
         .or(ec2(world, node, live)?)

@@ -34,8 +34,8 @@ fn storm(bench: &Bench, _orders: Orders) -> Result<()> {
         .iter()
         .find(|pod| pod.device > 0)
         .context("no pod is on a second ENI")?;
-    rules(&world, second)?;
-    veth(&world, &pods[0])?;
+    rules(&world, &pods, second)?;
+    veth(&world, &pods, &pods[0])?;
     world.remove(&pods)?;
     drop(pods);
     agreement::check(&world, &[])?;
@@ -45,8 +45,14 @@ fn storm(bench: &Bench, _orders: Orders) -> Result<()> {
     world.finish()
 }
 
-/// The kinds found, and the status; the kinds must be these, and the object that address.
-fn expect(world: &World, kinds: &[&str], about: Option<Ipv4Addr>) -> Result<()> {
+/// The audit finds these kinds, about that address, and ends accordingly; the independent look sees that something is wrong
+/// exactly when the audit does.
+fn expect(world: &World, pods: &[Pod], kinds: &[&str], about: Option<Ipv4Addr>) -> Result<()> {
+    let independent = agreement::disagreement(world, NODE, &pods.iter().collect::<Vec<_>>())?;
+    ensure!(
+        independent.is_some() != kinds.is_empty(),
+        "{kinds:?}, but the independent look says {independent:?}"
+    );
     let (status, answer) = agreement::audit(world, NODE)?;
     let findings = answer["findings"].as_array().context("the audit lists findings")?;
     let found: Vec<&str> = findings.iter().filter_map(|finding| finding["kind"].as_str()).collect();
@@ -67,7 +73,7 @@ fn expect(world: &World, kinds: &[&str], about: Option<Ipv4Addr>) -> Result<()> 
 }
 
 /// A rule is taken away, changed, or added; and put back.
-fn rules(world: &World, pod: &Pod) -> Result<()> {
+fn rules(world: &World, pods: &[Pod], pod: &Pod) -> Result<()> {
     let node = world.node(NODE)?;
     let from = |table, from| Rule {
         priority: 1536,
@@ -77,15 +83,15 @@ fn rules(world: &World, pod: &Pod) -> Result<()> {
     };
     let own = from(pod.table, pod.address);
     change(node, 0, Message::DelRule(own.message()))?;
-    expect(world, &["LeaseWithoutRule"], Some(pod.address)).context("a rule removed by hand")?;
+    expect(world, pods, &["LeaseWithoutRule"], Some(pod.address)).context("a rule removed by hand")?;
     let wrong = from(77, pod.address);
     change(node, ADD, Message::NewRule(wrong.message()))?;
-    expect(world, &["WrongTable"], Some(pod.address)).context("a rule that looks elsewhere")?;
+    expect(world, pods, &["WrongTable"], Some(pod.address)).context("a rule that looks elsewhere")?;
     change(node, 0, Message::DelRule(wrong.message()))?;
     change(node, ADD, Message::NewRule(own.message()))?;
     let stranger = from(77, Ipv4Addr::new(10, 99, 0, 1));
     change(node, ADD, Message::NewRule(stranger.message()))?;
-    expect(world, &["RuleWithoutLease"], stranger.from).context("a foreign rule for an address")?;
+    expect(world, pods, &["RuleWithoutLease"], stranger.from).context("a foreign rule for an address")?;
     change(node, 0, Message::DelRule(stranger.message()))?;
     let marked = Rule {
         priority: 512,
@@ -94,18 +100,18 @@ fn rules(world: &World, pod: &Pod) -> Result<()> {
         ..Rule::default()
     };
     change(node, ADD, Message::NewRule(marked.message()))?;
-    expect(world, &["ForeignRule"], None).context("a foreign rule for a mark")?;
+    expect(world, pods, &["ForeignRule"], None).context("a foreign rule for a mark")?;
     change(node, 0, Message::DelRule(marked.message()))?;
-    expect(world, &[], None).context("all rules are back")
+    expect(world, pods, &[], None).context("all rules are back")
 }
 
 /// The lease stays until the daemon believes that the sandbox is gone, which takes a minute.
-fn veth(world: &World, pod: &Pod) -> Result<()> {
+fn veth(world: &World, pods: &[Pod], pod: &Pod) -> Result<()> {
     let name = pod.result["interfaces"][0]["name"]
         .as_str()
         .context("the result names the veth")?;
     change(world.node(NODE)?, 0, Message::DelLink(link(LinkRef::Name(name))))?;
-    expect(world, &["LeaseWithoutVeth"], Some(pod.address)).context("a veth deleted by hand")
+    expect(world, pods, &["LeaseWithoutVeth"], Some(pod.address)).context("a veth deleted by hand")
 }
 
 /// One address is taken away and another one given, without the daemon; and then the other way round.

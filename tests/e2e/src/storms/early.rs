@@ -44,9 +44,11 @@ fn storm(bench: &Bench, orders: Orders) -> Result<()> {
     let live = world.add(NODE, "stays", STAYING)?;
     let (node, runtime) = (world.node(NODE)?, &world.cluster.runtime);
     before(node, runtime)?;
-    between(node, runtime)?;
+    between(&world, node, runtime)?;
     let times = if orders.lane == Lane::Slow { SLOW } else { USUAL };
-    during(node, runtime, &mut Rng::with_seed(orders.seed), times)?;
+    during(&world, node, runtime, &mut Rng::with_seed(orders.seed), times)?;
+    // Nobody comes for this one but the daemon's own sweep.
+    lose(node, runtime.add(node, &Identity::pod("forgotten"))?)?;
     agreement::check(&world, &live)?;
     world.remove(&live)?;
     drop(live);
@@ -71,7 +73,7 @@ fn before(node: &Node, runtime: &Runtime) -> Result<()> {
 }
 
 /// The namespace or the veth goes while the pod runs; then one of the DELs that may come, or none.
-fn between(node: &Node, runtime: &Runtime) -> Result<()> {
+fn between(world: &World, node: &Node, runtime: &Runtime) -> Result<()> {
     for result in [true, false] {
         for netns in [NetnsPath::Named, NetnsPath::Empty] {
             let pod = runtime.add(node, &Identity::pod("between"))?;
@@ -81,6 +83,7 @@ fn between(node: &Node, runtime: &Runtime) -> Result<()> {
                 netns,
             };
             runtime.del_late(node, &identity, &late)?;
+            ensure_lease_ended(world)?;
             runtime.del_late(node, &identity, &late)?;
         }
     }
@@ -96,9 +99,17 @@ fn between(node: &Node, runtime: &Runtime) -> Result<()> {
         } else {
             runtime.remove(node, &pod)?;
         }
+        ensure_lease_ended(world)?;
     }
-    // Nobody comes for this one but the daemon's own sweep.
-    lose(node, runtime.add(node, &Identity::pod("forgotten"))?)?;
+    Ok(())
+}
+
+/// Not by the sweep, which comes later.
+fn ensure_lease_ended(world: &World) -> Result<()> {
+    ensure!(
+        agreement::leases_end(world, NODE, STAYING)?,
+        "the DEL succeeded, and the lease is still there"
+    );
     Ok(())
 }
 
@@ -109,7 +120,7 @@ fn lose(node: &Node, pod: Pod) -> Result<(Identity, serde_json::Value)> {
 }
 
 /// ADDs and DELs are held at some system call, and meanwhile the namespace goes.
-fn during(node: &Node, runtime: &Runtime, rng: &mut Rng, times: usize) -> Result<()> {
+fn during(world: &World, node: &Node, runtime: &Runtime, rng: &mut Rng, times: usize) -> Result<()> {
     let (adds, dels) = boundaries(node, runtime)?;
     let (mut added, mut refused) = (0, 0);
     for _ in 0..times {
@@ -145,6 +156,7 @@ fn during(node: &Node, runtime: &Runtime, rng: &mut Rng, times: usize) -> Result
         runtime
             .del_late(node, &identity, &late)
             .with_context(|| format!("after ADD held at {at}"))?;
+        ensure_lease_ended(world).with_context(|| format!("after ADD held at {at}"))?;
     }
     for _ in 0..times {
         let at = &dels[rng.usize(..dels.len())];
@@ -164,6 +176,7 @@ fn during(node: &Node, runtime: &Runtime, rng: &mut Rng, times: usize) -> Result
             call.stdout,
             call.stderr
         );
+        ensure_lease_ended(world).with_context(|| format!("after DEL held at {at}"))?;
     }
     say(&format!(
         "the namespace went during {times} ADDs ({added} answered, {refused} refused) and {times} DELs"

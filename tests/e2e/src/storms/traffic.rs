@@ -13,6 +13,7 @@ use vpc_fabric::Node;
 use vpc_fabric::probe::Vantage;
 
 use super::{Lane, Orders, Storm, agreement};
+use crate::kernel::KernelState;
 use crate::node::Daemon;
 use crate::runtime::{Identity, LateDel, NetnsPath, Pod, Runtime, netns_name, pod_of};
 use crate::scenarios::Bench;
@@ -158,7 +159,7 @@ impl Worker<'_> {
         wait::until("a pod has a network", PROBE, || {
             Ok(vantage.ping(&[self.routers[side]])?[0].map(drop))
         })
-        .with_context(|| format!("{} {}", pod.identity.container_id, pod.address))
+        .with_context(|| evidence(self.nodes[side], pod))
     }
 
     /// The same ADD for a pod that lives: an error, or the same address; never the end of the pod.
@@ -257,6 +258,27 @@ impl Worker<'_> {
         Shared::count(&self.shared.late);
         Ok(())
     }
+}
+
+/// What the node's kernel and logs say about a pod, before other pods' lines bury it.
+fn evidence(node: &Node, pod: &Pod) -> String {
+    let address = pod.address.to_string();
+    let state = KernelState::of(node).unwrap_or_default();
+    let of_pod = |line: &&String| line.contains(&address) || line.contains(&format!("table {}:", pod.table));
+    let mut lines: Vec<String> = state
+        .rules
+        .iter()
+        .chain(&state.routes)
+        .filter(of_pod)
+        .cloned()
+        .collect();
+    let about = |line: &&str| line.contains(&address) || line.contains(&pod.identity.container_id);
+    for log in ["ipamd.log", "plugin.log"] {
+        let path = node.outside(format!("/var/log/aws-routed-eni/{log}").as_ref());
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        lines.extend(text.lines().filter(about).map(str::to_owned));
+    }
+    format!("{} {}\n{}", pod.identity.container_id, pod.result, lines.join("\n"))
 }
 
 fn storm(bench: &Bench, orders: Orders) -> Result<()> {
