@@ -55,6 +55,13 @@ pub(crate) fn command() -> Command {
             "mutants",
             "Deliberate defects of the pool that the simulation must catch",
         ))
+        .subcommand(
+            passed_on(
+                "storm",
+                "Disorderly callers and killed programs: [--minutes N] [--seed S] [--slow]",
+            )
+            .after_help("Words select storms by their names; --list shows them."),
+        )
         .subcommand(extra(
             Command::new("lint").about("Format, clippy, tidy, licences, documentation"),
         ))
@@ -112,7 +119,10 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
 }
 
 fn slow() -> Arg {
-    flag("slow", "Also the slow lanes: the simulation with 2,000 seeds")
+    flag(
+        "slow",
+        "Also the slow lanes: the simulation with 2,000 seeds, storms with all variants",
+    )
 }
 
 fn extra(command: Command) -> Command {

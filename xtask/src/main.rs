@@ -16,6 +16,7 @@ mod runtimes;
 mod setup;
 mod sim;
 mod steps;
+mod storm;
 mod suites;
 mod tidy;
 
@@ -49,6 +50,7 @@ fn dispatch() -> Result<ExitCode> {
         "runtimes" => runtimes::by_hand(&context, &cli::texts(arguments, "args")),
         "sim" => sim::seeds(&context, &cli::texts(arguments, "args")),
         "mutants" => sim::mutants(&context, &cli::texts(arguments, "args")),
+        "storm" => storm::storm(&context, &cli::texts(arguments, "args")),
         "lint" => steps::report(&context, lint::steps(cli::extras(arguments))),
         "docs" => steps::report(&context, vec![lint::docs()]),
         "tidy" => steps::report(&context, vec![tidy::step()]),

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::run::{self, Deadline};
 
 /// A program and the Debian package that brings it.
-const NEEDED: [(&str, &str); 2] = [("nft", "nftables"), ("ip", "iproute2")];
+const NEEDED: [(&str, &str); 3] = [("nft", "nftables"), ("ip", "iproute2"), ("strace", "strace")];
 
 /// What steps need that run as root only: see [`Step::as_root`](crate::steps::Step::as_root).
 const NEEDED_AS_ROOT: [(&str, &str); 4] = [

@@ -11,6 +11,7 @@ use crate::runtimes;
 use crate::setup;
 use crate::sim::{self, Core};
 use crate::steps::Step;
+use crate::storm;
 
 /// The suites whose judges are installed programs, nft and ip: `cargo test` leaves them out.
 const JUDGED: &[&str] = &[
@@ -41,6 +42,7 @@ pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
         }),
         runtimes::step(),
         Step::new("demo", 10, demo::demo_step),
+        Step::new("storms", 10, |context, deadline| storm::step(context, &[], deadline)),
         Step::new("sim", 15, |context, deadline| {
             sim::step(context, Core::Shipped, &["--seeds", "200"], deadline)
         }),
@@ -51,6 +53,9 @@ pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
     if lanes == Lanes::Slow {
         steps.push(Step::new("sim, long", 120, |context, deadline| {
             sim::step(context, Core::Shipped, &["--seeds", "2000", "--seed", "1000"], deadline)
+        }));
+        steps.push(Step::new("storms, long", 60, |context, deadline| {
+            storm::step(context, &["--slow"], deadline)
         }));
     }
     Ok(steps)
