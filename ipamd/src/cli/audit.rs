@@ -51,6 +51,8 @@ struct Blind {
 #[derive(Debug, Default)]
 struct Round {
     findings: BTreeSet<Finding>,
+    /// What only one of two looks showed.
+    unconfirmed: BTreeSet<Finding>,
     in_motion: usize,
     leases: usize,
     enis: usize,
@@ -88,7 +90,7 @@ async fn two_rounds(config: &Config, ec2: Ec2Wish) -> Result<Round> {
     let second = look(config, ec2).await?;
     let both = &first.findings & &second.findings;
     Ok(Round {
-        in_motion: second.in_motion + (second.findings.len() - both.len()),
+        unconfirmed: &first.findings ^ &second.findings,
         findings: both,
         ..second
     })
@@ -284,6 +286,11 @@ fn text_of(round: &Round, wish: Ec2Wish) -> String {
     if wish == Ec2Wish::LeftOut {
         lines.push(format!("{:<26}EC2, because of --no-ec2", "left out"));
     }
+    if !round.unconfirmed.is_empty() {
+        let kinds: BTreeSet<&str> = round.unconfirmed.iter().map(Finding::kind).collect();
+        let kinds: Vec<&str> = kinds.into_iter().collect();
+        lines.push(format!("{:<26}{}", "seen once, no finding", kinds.join(", ")));
+    }
     lines.push(format!(
         "{}: {} findings; {} leases and {} ENIs compared, {} things in motion left out",
         round.verdict(),
@@ -309,6 +316,7 @@ fn json_of(round: &Round, wish: Ec2Wish) -> String {
         "findings": round.findings.iter().map(finding).collect::<Vec<_>>(),
         "notLookedAt": round.blind.iter().map(blind).collect::<Vec<_>>(),
         "leftOut": if wish == Ec2Wish::LeftOut { vec!["EC2"] } else { vec![] },
+        "unconfirmed": round.unconfirmed.iter().map(finding).collect::<Vec<_>>(),
         "inMotion": round.in_motion,
         "compared": {"leases": round.leases, "enis": round.enis},
     }))

@@ -41,6 +41,8 @@ const ADD_DEADLINE: &str = "6";
 /// How long the storm blows.
 const USUAL: Duration = Duration::from_secs(15);
 const SLOW: Duration = Duration::from_secs(180);
+/// How long it blows before a daemon is killed.
+const CALM: Duration = Duration::from_secs(5);
 /// Milliseconds between two kills, and how long a daemon stays away.
 const BETWEEN_KILLS: std::ops::Range<u64> = 200..2_500;
 const AWAY: std::ops::Range<u64> = 0..400;
@@ -333,14 +335,47 @@ fn blow(world: &mut World, shared: &Shared, seed: u64, time: Duration) -> Result
             scope.spawn(move || worker.run())
         };
         let threads: Vec<_> = (0..THREADS).map(start).collect();
+        let audited = audit_meanwhile(daemons, nodes, shared);
         let killed = kill_now_and_then(daemons, nodes, shared, &mut Rng::with_seed(!seed), time);
         shared.over.store(true, Ordering::Relaxed);
         let mut live = Vec::new();
         for thread in threads {
             live.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
         }
+        audited?;
         Ok((live, killed?))
     })
+}
+
+/// What is in motion is no finding: while nobody kills a daemon, its audit agrees at any moment.
+fn audit_meanwhile(daemons: &BTreeMap<String, Daemon>, nodes: [&Node; 2], shared: &Shared) -> Result<()> {
+    let end = Instant::now() + CALM;
+    let (mut audits, mut in_motion) = (0, 0);
+    let mut seen_once = BTreeMap::new();
+    while Instant::now() < end && !shared.over.load(Ordering::Relaxed) {
+        for node in nodes {
+            let daemon = daemons.get(node.name()).context("nodes have daemons")?;
+            let (status, answer) = daemon.ask_for_status(node, &["audit"])?;
+            if status != Some(0) {
+                shared.over.store(true, Ordering::Relaxed);
+                bail!("an audit amid the storm: {answer:#}");
+            }
+            audits += 1;
+            let once = answer["unconfirmed"].as_array().context("what was seen once")?;
+            for kind in once.iter().filter_map(|finding| finding["kind"].as_str()) {
+                *seen_once.entry(kind.to_owned()).or_insert(0_u32) += 1;
+            }
+            in_motion += answer["inMotion"].as_u64().unwrap_or(0);
+        }
+    }
+    say(&format!(
+        "{audits} audits amid the storm, {in_motion} things in motion, seen once {seen_once:?}"
+    ));
+    ensure!(
+        shared.over.load(Ordering::Relaxed) || (audits > 1 && in_motion > 0),
+        "there was no storm to audit in"
+    );
+    Ok(())
 }
 
 fn kill_now_and_then(
