@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 
 use datapath::{
-    Change, EniError, EniWiring, KernelChange, Monitor, NodeConfig, NodeError, NodePorts, PodSockets, Random,
-    RouteSocket, SnatPolicy, apply_node, observe, setup_eni, teardown_eni, wire,
+    Change, EniError, EniTable, EniWiring, KernelChange, Monitor, NodeConfig, NodeError, NodePorts, PodSockets, Random,
+    RouteSocket, SnatPolicy, apply_node, inspect, inspect_node, observe, setup_eni, teardown_eni, wire,
 };
 use namespace::{add_eni, host, in_namespace, ip, new_namespace, state, wiring};
 use vpc_types::{FwMark, MacAddress, RouteTableId, VethPrefix};
@@ -356,5 +356,48 @@ fn the_monitor_tells_what_changed() {
         ] {
             assert!(changes.contains(&expected), "{expected:?}: {changes:?}");
         }
+    });
+}
+
+#[test]
+fn an_inspection_shows_eni_tables_and_rules_that_are_not_ours() {
+    in_namespace(|| {
+        let mut socket = node_namespace();
+        setup_eni(&mut socket, &eni()).unwrap();
+        let found = inspect(&mut socket, [eni().table, RouteTableId(9)]).unwrap();
+        let device = found.view.find_eni(eni().mac).unwrap().index;
+        let gateway = Ipv4Addr::new(10, 0, 2, 1);
+        assert_eq!(found.tables[&eni().table].defaults, [(gateway, Some(device))]);
+        assert_eq!(found.tables[&eni().table].connected[&gateway], Some(device));
+        assert_eq!(found.tables[&RouteTableId(9)], EniTable::default());
+        assert_eq!(found.odd_rules, Vec::<u32>::new());
+        // One for an address is nobody's or a pod's; the others stand in the way of all.
+        ip("rule add to 10.0.1.5 lookup main priority 512");
+        ip("rule add from 10.0.1.5 to 10.1.0.0/16 lookup 2 priority 1536");
+        ip("rule add to 10.0.0.0/8 lookup 7 priority 512");
+        ip("rule add fwmark 1 lookup 7 priority 1536");
+        ip("rule add fwmark 1 lookup 7 priority 1000");
+        ip("rule add from 10.9.0.0/16 unreachable priority 32765");
+        let odd = inspect(&mut socket, []).unwrap().odd_rules;
+        assert_eq!(odd, [512, 1536, 32_765]);
+    });
+}
+
+#[test]
+fn an_inspection_of_the_node_changes_nothing_and_sees_what_an_application_would_change() {
+    in_namespace(|| {
+        let mut socket = node_namespace();
+        let before = (state(), ruleset());
+        let found = inspect_node(&mut socket, &node()).unwrap();
+        assert_eq!((found.mark_rule, found.table.is_some()), (Change::Changed, true));
+        assert_eq!((state(), ruleset()), before);
+        apply_node(&mut socket, &node()).unwrap();
+        let found = inspect_node(&mut socket, &node()).unwrap();
+        assert_eq!((found.mark_rule, found.table), (Change::Unchanged, None));
+        ip("rule del fwmark 0x80/0x80 priority 1024");
+        let mut other = node();
+        other.exclude_cidrs.clear();
+        let found = inspect_node(&mut socket, &other).unwrap();
+        assert_eq!((found.mark_rule, found.table.is_some()), (Change::Changed, true));
     });
 }
