@@ -34,8 +34,8 @@ const USUAL: usize = 30;
 const SLOW: usize = 400;
 /// How long a call is held: the namespace goes meanwhile.
 const HELD: Duration = Duration::from_millis(60);
-/// When: a call is reached within milliseconds, and strace needs some.
-const GOES: std::ops::Range<u64> = 10..70;
+/// When, in milliseconds, by turns: strace needs some before the plugin begins, which then is held somewhere.
+const GOES: [std::ops::Range<u64>; 2] = [0..8, 8..70];
 
 fn storm(bench: &Bench, orders: Orders) -> Result<()> {
     strace::ensure_installed()?;
@@ -123,9 +123,9 @@ fn lose(node: &Node, pod: Pod) -> Result<(Identity, serde_json::Value)> {
 fn during(world: &World, node: &Node, runtime: &Runtime, rng: &mut Rng, times: usize) -> Result<()> {
     let (adds, dels) = boundaries(node, runtime)?;
     let (mut added, mut refused) = (0, 0);
-    for _ in 0..times {
+    for turn in 0..times {
         let at = &adds[rng.usize(..adds.len())];
-        let goes = Duration::from_millis(rng.u64(GOES));
+        let goes = Duration::from_millis(rng.u64(GOES[turn % 2].clone()));
         let identity = Identity::pod("during");
         let netns = node.add_pod_netns(&netns_name(&identity))?;
         let path = netns.path.clone();
@@ -158,9 +158,9 @@ fn during(world: &World, node: &Node, runtime: &Runtime, rng: &mut Rng, times: u
             .with_context(|| format!("after ADD held at {at}"))?;
         ensure_lease_ended(world).with_context(|| format!("after ADD held at {at}"))?;
     }
-    for _ in 0..times {
+    for turn in 0..times {
         let at = &dels[rng.usize(..dels.len())];
-        let goes = Duration::from_millis(rng.u64(GOES));
+        let goes = Duration::from_millis(rng.u64(GOES[turn % 2].clone()));
         let pod = runtime.add(node, &Identity::pod("during"))?;
         let (identity, result, path) = (pod.identity, pod.result, pod.netns.path);
         let environment = Runtime::call_environment("DEL", &identity, &path);
