@@ -1,5 +1,7 @@
 //! The daemon ends when it is told, also before it serves.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap like the tests")]
+
 use std::io::Read as _;
 use std::net::TcpListener;
 use std::process::{Child, Command, ExitStatus, Stdio};
