@@ -9,7 +9,7 @@ use vpc_fabric::sandbox::enter;
 use vpc_fabric::{Entry, SandboxConfig};
 
 use super::{Lane, Orders, Storm, all};
-use crate::binaries::Binaries;
+use crate::binaries::{Binaries, Tools};
 use crate::scenarios::runner::{Copies, Tally, say, wait_with_limit};
 use crate::scenarios::{Bench, logs};
 
@@ -97,7 +97,12 @@ pub fn run_here(name: &str, orders: Orders, binaries: Binaries) -> Result<ExitCo
     match enter(&SandboxConfig::default()).context("cannot make a sandbox")? {
         Entry::Ended(status) => Ok(ExitCode::from(status)),
         Entry::Inside(sandbox) => {
-            watched(storm, orders, Bench { sandbox, binaries })?;
+            let bench = Bench {
+                sandbox,
+                binaries,
+                tools: Tools::default(),
+            };
+            watched(storm, orders, bench)?;
             Ok(ExitCode::SUCCESS)
         }
     }
