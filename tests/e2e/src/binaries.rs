@@ -21,6 +21,15 @@ pub struct Binaries {
 }
 
 impl Binaries {
+    /// This plugin and this daemon.
+    pub fn new(plugin: &Path, daemon: &Path) -> Self {
+        Self {
+            plugin: Some(plugin.to_owned()),
+            daemon: Some(daemon.to_owned()),
+            simulator: None,
+        }
+    }
+
     /// The plugin, absolute.
     pub fn plugin(&self) -> Result<PathBuf> {
         resolve(self.plugin.as_deref(), "aws-cni")

@@ -1,0 +1,3 @@
+//! `vpc-nothing`: what starting a static program costs.
+
+fn main() {}

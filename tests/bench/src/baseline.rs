@@ -1,0 +1,72 @@
+//! Ratios of an earlier state of the repository, and how far they may move.
+//!
+//! A ratio that is worse than its committed value by more than the tolerance fails the run. Better ones do not: who makes
+//! something faster commits new values.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::rows::Row;
+
+/// The committed file.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Baseline {
+    /// Ratios by the name of their line.
+    pub ratios: BTreeMap<String, f64>,
+}
+
+/// Factor by which a ratio of calls one at a time may grow. Medians of repeated runs on a busy machine differ by less than 15 %.
+const ONE_BY_ONE: f64 = 1.3;
+/// The same for a burst, of which there are few: repeated runs differ by up to 35 %.
+const BURST: f64 = 1.7;
+
+impl Baseline {
+    /// The ratios of a run.
+    pub fn of(rows: &[Row]) -> Self {
+        let ratios = rows.iter().filter_map(|row| Some((row.name.clone(), round(row.ratio?))));
+        Self {
+            ratios: ratios.collect(),
+        }
+    }
+
+    /// Lines that have become worse, as sentences.
+    pub fn regressions(&self, rows: &[Row]) -> Vec<String> {
+        let worse = rows.iter().filter_map(|row| {
+            let (ratio, before) = (row.ratio?, *self.ratios.get(&row.name)?);
+            let limit = before * tolerance(&row.name);
+            (ratio > limit).then(|| format!("{}: {ratio:.2}, was {before:.2}, allowed {limit:.2}", row.name))
+        });
+        worse.collect()
+    }
+}
+
+fn tolerance(name: &str) -> f64 {
+    if name.starts_with("burst.") { BURST } else { ONE_BY_ONE }
+}
+
+fn round(ratio: f64) -> f64 {
+    (ratio * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::{Figures, Who};
+    use crate::rows::judge;
+
+    #[test]
+    fn a_ratio_that_grew_beyond_its_tolerance_is_named_and_a_smaller_one_is_not() {
+        let rows = |ours: f64| {
+            let mut figures = Figures::default();
+            figures.series("add.primary.wall", Who::Ours, &[ours]);
+            figures.series("add.primary.wall", Who::Floor, &[1.0]);
+            judge(&figures)
+        };
+        let baseline = Baseline::of(&rows(1.5));
+        assert_eq!(baseline.regressions(&rows(1.0)), Vec::<String>::new());
+        assert_eq!(baseline.regressions(&rows(1.9)), Vec::<String>::new());
+        assert!(baseline.regressions(&rows(2.0))[0].starts_with("add.primary.wall.p50/floor: 2.00, was 1.50"));
+    }
+}

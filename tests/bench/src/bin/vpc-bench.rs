@@ -1,0 +1,139 @@
+//! `vpc-bench`: measures, prints a table, writes `summary.json`. Started by `cargo xtask bench`, which builds everything first.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use bench::baseline::Baseline;
+use bench::figures::Figures;
+use bench::groups::{self, Group, Scale, Setup};
+use bench::machine::{self, Programs};
+use bench::{report, rows};
+use clap::Parser;
+use e2e::binaries::Binaries;
+use vpc_fabric::sandbox::enter;
+use vpc_fabric::{Entry, SandboxConfig};
+
+/// What our binaries cost: figures in a simulated VPC, next to the least that is possible and to a plugin in Go.
+#[derive(Debug, Parser)]
+#[command(name = "vpc-bench", version)]
+struct Arguments {
+    #[command(flatten)]
+    programs: Programs,
+    /// Fewer samples and a shorter idle time
+    #[arg(long)]
+    quick: bool,
+    /// Print the tables for docs/performance.md instead
+    #[arg(long)]
+    markdown: bool,
+    /// Where summary.json goes
+    #[arg(long, value_name = "FILE")]
+    summary: Option<PathBuf>,
+    /// Ratios that must not become worse
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Write the ratios of this run there
+    #[arg(long, value_name = "FILE")]
+    write_baseline: Option<PathBuf>,
+    /// Measure these groups only
+    #[arg(long = "only", value_name = "GROUP")]
+    groups: Vec<Group>,
+    /// Measure this group here and print its figures as JSON
+    #[arg(long, value_name = "GROUP", hide = true)]
+    group: Option<Group>,
+}
+
+fn main() -> ExitCode {
+    run(Arguments::parse()).unwrap_or_else(|error| {
+        say(&format!("error: {error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+fn run(mut arguments: Arguments) -> Result<ExitCode> {
+    arguments.programs.resolve()?;
+    match arguments.group {
+        Some(group) => measure(group, &arguments),
+        None => all(&arguments),
+    }
+}
+
+/// One group, in a sandbox, which is entered before any thread exists.
+fn measure(group: Group, arguments: &Arguments) -> Result<ExitCode> {
+    let sandbox = match enter(&SandboxConfig::default()).context("cannot make a sandbox")? {
+        Entry::Ended(status) => return Ok(ExitCode::from(status)),
+        Entry::Inside(sandbox) => sandbox,
+    };
+    let programs = arguments.programs.clone();
+    let setup = Setup {
+        sandbox,
+        binaries: Binaries::new(&programs.plugin, &programs.daemon),
+        programs,
+        scale: scale(arguments),
+    };
+    let figures = groups::run(group, &setup)?;
+    say(&serde_json::to_string(&figures)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn scale(arguments: &Arguments) -> Scale {
+    if arguments.quick { Scale::Quick } else { Scale::Full }
+}
+
+fn all(arguments: &Arguments) -> Result<ExitCode> {
+    let machine = machine::line();
+    let mut figures = Figures::default();
+    machine::sizes(&arguments.programs, &mut figures)?;
+    if !groups::has_go_plugins() {
+        say("not compared with ptp + host-local: install containernetworking-plugins");
+    }
+    for group in Group::ALL {
+        if arguments.groups.is_empty() || arguments.groups.contains(&group) {
+            figures.append(in_own_process(group, arguments)?);
+        }
+    }
+    let rows = rows::judge(&figures);
+    if let Some(path) = &arguments.summary {
+        std::fs::create_dir_all(path.parent().context("a file has a directory")?)?;
+        std::fs::write(path, serde_json::to_string_pretty(&rows)?).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    say(&if arguments.markdown { report::markdown(&rows) } else { report::table(&rows) });
+    say(&format!("\n{machine}; {}", if arguments.quick { "few samples (--quick)" } else { "all samples" }));
+    if let Some(path) = &arguments.write_baseline {
+        std::fs::write(path, serde_json::to_string_pretty(&Baseline::of(&rows))? + "\n")?;
+    }
+    judge(arguments, &rows)
+}
+
+fn judge(arguments: &Arguments, rows: &[rows::Row]) -> Result<ExitCode> {
+    let mut failures = report::violations(rows);
+    if let Some(path) = &arguments.baseline {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let baseline: Baseline = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+        failures.extend(baseline.regressions(rows));
+    }
+    let missed = rows.iter().filter(|row| row.met == Some(false)).count();
+    let goals = rows.iter().filter(|row| row.met.is_some()).count();
+    for failure in &failures {
+        say(&format!("FAILED {failure}"));
+    }
+    say(&format!("{} of {goals} budgets met, {} hard limits or baselines broken", goals - missed, failures.len()));
+    Ok(ExitCode::from(u8::from(!failures.is_empty())))
+}
+
+fn in_own_process(group: Group, arguments: &Arguments) -> Result<Figures> {
+    let name = clap::ValueEnum::to_possible_value(&group).context("every group has a name")?;
+    let mut command = Command::new(std::env::current_exe().context("this program has no path")?);
+    command.args(arguments.programs.options()).args(["--group", name.get_name()]);
+    command.args(arguments.quick.then_some("--quick"));
+    let output = command.stderr(Stdio::inherit()).output().context("cannot start a group")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "group {}: {text}", name.get_name());
+    serde_json::from_str(&text).with_context(|| format!("group {} printed no figures: {text}", name.get_name()))
+}
+
+fn say(text: &str) {
+    // Whoever closed our output does not want to read it.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}

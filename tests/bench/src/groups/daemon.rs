@@ -1,0 +1,161 @@
+//! The daemon: start, memory, idle time, end, and the EC2 calls of each. One fresh node per first start.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bench_floor::launch::Job;
+use e2e::wait;
+use nix::sys::signal::Signal;
+use vpc_sim::model::Action;
+
+use super::{Scale, Setup};
+use crate::daemons;
+use crate::figures::{Figures, Who};
+use crate::launcher::millis;
+use crate::pods;
+use crate::world::{self, BIG, NODE, SOCKET, World};
+
+/// Nobody has called EC2 for so long: longer than every pause between two steps of the pool's growth.
+const QUIET: Duration = Duration::from_secs(2);
+/// Pods that come at once while the node fills.
+const PARALLEL: usize = 16;
+
+pub(super) fn measure(setup: &Setup) -> Result<Figures> {
+    let scale = setup.scale;
+    let fresh: u8 = scale.pick(5, 3);
+    let config = world::config(BIG, fresh);
+    let mut world = World::prepare(&setup.sandbox, &setup.binaries, &setup.programs, &config, &[])?;
+    let mut figures = Figures::default();
+    first_starts(&mut world, fresh, &mut figures)?;
+    memory(&mut world, &mut figures, "memory.start")?;
+    fill(&world, 50)?;
+    memory(&mut world, &mut figures, "memory.50")?;
+    idle(&mut world, scale, &mut figures)?;
+    fill(&world, 200)?;
+    memory(&mut world, &mut figures, "memory.250")?;
+    restarts(&mut world, scale.pick(8, 4), &mut figures)?;
+    Ok(figures)
+}
+
+/// Starts the daemon of every node, one after the other: none of them has been started before.
+fn first_starts(world: &mut World, nodes: u8, figures: &mut Figures) -> Result<()> {
+    let (mut starts, mut firsts, mut enis) = (Vec::new(), Vec::new(), Vec::new());
+    let mut phases: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
+    // Ours is last, so that it is the one that goes on.
+    for number in (1..=nodes).rev() {
+        let name = format!("node-{number}");
+        let before = world.cluster.ec2_calls();
+        let start = daemons::start(world, &name)?;
+        starts.push(millis(start.serving));
+        for (phase, took) in start.phases {
+            phases.entry(phase).or_default().push(millis(took));
+        }
+        let mut usable = before.clone();
+        daemons::wait_for_address(world, &name)?;
+        for (action, count) in world.cluster.ec2_calls() {
+            usable.insert(action, count);
+        }
+        firsts.push(more(&before, &usable, |_| true));
+        world.wait_for_quiet(QUIET)?;
+        let settled = world.cluster.ec2_calls();
+        // By default one ENI more than needed is kept ready: it is made now.
+        let created = more(&before, &settled, |action| action == Action::CreateNetworkInterface.name());
+        let all = more(&before, &settled, |_| true);
+        ensure!(created == 1.0, "a first start makes one ENI, not {created}");
+        enis.push(all - more(&before, &settled, |action| is_of_first_start(action)));
+    }
+    figures.series("start.first", Who::Ours, &starts);
+    for (phase, values) in phases {
+        figures.series(phase, Who::Ours, &values);
+    }
+    figures.series("calls.first", Who::Ours, &firsts);
+    figures.series("calls.eni", Who::Ours, &enis);
+    Ok(())
+}
+
+/// Calls that are not made for a new ENI.
+fn is_of_first_start(action: &str) -> bool {
+    [Action::DescribeNetworkInterfaces, Action::AssignPrivateIpAddresses].iter().any(|known| known.name() == action)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "there are less than 2^52 calls")]
+fn more(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, counts: impl Fn(&str) -> bool) -> f64 {
+    let of = |calls: &BTreeMap<String, u64>| -> u64 {
+        calls.iter().filter(|(action, _)| counts(action)).map(|(_, count)| count).sum()
+    };
+    (of(after) - of(before)) as f64
+}
+
+/// So many more pods, wired by the plugin.
+fn fill(world: &World, count: usize) -> Result<()> {
+    let subjects = pods::make(world, Who::Ours, count)?;
+    let jobs: Vec<Job> = subjects.iter().map(|subject| subject.add(world)).collect::<Result<_>>()?;
+    let launched = world.launcher.run(world.node()?, &jobs, PARALLEL)?;
+    for (subject, run) in subjects.iter().zip(launched.runs) {
+        subject.judge(world, "ADD", run)?;
+    }
+    world.wait_for_quiet(QUIET)
+}
+
+fn memory(world: &mut World, figures: &mut Figures, name: &str) -> Result<()> {
+    let memory = daemons::memory(world, NODE)?;
+    figures.value(&format!("{name}.rss"), memory.resident);
+    figures.value(&format!("{name}.pss"), memory.proportional);
+    figures.value(&format!("{name}.anonymous"), memory.anonymous);
+    Ok(())
+}
+
+/// With 50 pods, and with the kubelet's health probes: 12 in a minute, as an exec of a small static program.
+fn idle(world: &mut World, scale: Scale, figures: &mut Figures) -> Result<()> {
+    let probes: u32 = scale.pick(12, 3);
+    let pause = Duration::from_secs(5);
+    let probe = Job {
+        program: world.programs.floor.display().to_string(),
+        args: vec!["check".to_owned(), SOCKET.to_owned()],
+        ..Job::default()
+    };
+    world.wait_for_quiet(QUIET)?;
+    let (calls, sent, before) = (world.ec2_calls(), World::sent(world.node()?)?, daemons::cpu(world, NODE)?);
+    let mut probing = Duration::ZERO;
+    for _ in 0..probes {
+        wait::pause(pause);
+        let run = world.launcher.one(world.node()?, &probe)?;
+        ensure!(run.status == 0, "a health probe failed");
+        probing += run.cpu;
+    }
+    let used = daemons::cpu(world, NODE)?.saturating_sub(before);
+    let window = pause * probes;
+    let per_minute = 60.0 / window.as_secs_f64();
+    figures.value("idle.seconds", window.as_secs_f64());
+    figures.value("idle.daemon", millis(used) * per_minute);
+    figures.value("idle.probes", millis(probing) * per_minute);
+    figures.value("idle.cpu", millis(used + probing) * per_minute);
+    #[expect(clippy::cast_precision_loss, reason = "there are less than 2^52 calls")]
+    let count = |after: u64, before: u64| (after - before) as f64;
+    figures.value("idle.calls", count(world.ec2_calls(), calls));
+    figures.value("idle.sent", count(World::sent(world.node()?)?, sent));
+    Ok(())
+}
+
+/// SIGTERM and a new start with the files of the old one, with 250 pods.
+fn restarts(world: &mut World, count: usize, figures: &mut Figures) -> Result<()> {
+    let (mut stops, mut starts, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..count {
+        let (status, took) = world.cluster.daemon(NODE)?.stop(Signal::SIGTERM)?;
+        ensure!(status.success(), "the daemon ended with {status}");
+        stops.push(millis(took));
+        let before = world.cluster.ec2_calls();
+        let start = daemons::start(world, NODE)?;
+        starts.push(millis(start.serving));
+        world.wait_for_quiet(QUIET)?;
+        calls.push(more(&before, &world.cluster.ec2_calls(), |_| true));
+    }
+    figures.series("stop", Who::Ours, &stops);
+    figures.series("start.again", Who::Ours, &starts);
+    figures.series("calls.restart", Who::Ours, &calls);
+    let leases = world.cluster.ask(NODE, "leases")?;
+    let leases = leases["leases"].as_array().context("the daemon lists leases")?.len();
+    ensure!(leases == 250, "250 pods have {leases} leases after restarts");
+    Ok(())
+}
