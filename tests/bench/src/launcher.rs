@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bench_floor::launch::{self, Job, Run};
+use bench_floor::launch::{self, Class, Job, Run};
 use vpc_fabric::Node;
 use vpc_fabric::node::CommandSpec;
 
@@ -25,10 +25,14 @@ pub(crate) struct Launched {
 }
 
 impl Launcher {
-    /// Runs a list, at most `parallel` at once.
+    /// Runs a list, at most `parallel` at once, scheduled as usual.
     pub(crate) fn run(&self, node: &Node, jobs: &[Job], parallel: usize) -> Result<Launched> {
+        self.launch(node, jobs, parallel, Class::Usual)
+    }
+
+    fn launch(&self, node: &Node, jobs: &[Job], parallel: usize, class: Class) -> Result<Launched> {
         let command = CommandSpec::new(&self.0);
-        let output = node.output(&command, launch::list(jobs, parallel).as_bytes(), DEADLINE)?;
+        let output = node.output(&command, launch::list(jobs, parallel, class).as_bytes(), DEADLINE)?;
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "the launcher failed: {complaint}");
         let text = String::from_utf8(output.stdout).context("the launcher's answer")?;
@@ -39,9 +43,9 @@ impl Launcher {
         Ok(Launched { runs, total })
     }
 
-    /// Runs one job.
+    /// Runs one job, before everything else on the machine.
     pub(crate) fn one(&self, node: &Node, job: &Job) -> Result<Run> {
-        let launched = self.run(node, std::slice::from_ref(job), 1)?;
+        let launched = self.launch(node, std::slice::from_ref(job), 1, Class::Realtime)?;
         launched.runs.first().copied().context("one job has one run")
     }
 }

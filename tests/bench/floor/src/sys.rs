@@ -1,5 +1,5 @@
-//! The only unsafe code of the crate: two system calls that `nix` does not wrap.
-#![expect(unsafe_code, reason = "thin wrappers around two system calls without a safe binding")]
+//! The only unsafe code of the crate: four system calls that `nix` does not wrap.
+#![expect(unsafe_code, reason = "thin wrappers around four system calls without a safe binding")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -68,4 +68,29 @@ pub(crate) fn device_index(socket: BorrowedFd<'_>, name: &str) -> io::Result<i32
     }
     // SAFETY: SIOCGIFINDEX succeeded, so the kernel has written this member of the union.
     Ok(unsafe { request.ifr_ifru.ifru_ifindex })
+}
+
+/// Sets the niceness of the calling process and of what it will start.
+pub(crate) fn set_niceness(niceness: i32) -> io::Result<()> {
+    // SAFETY: setpriority takes no pointers.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Makes a thread (0: the calling one) and what it will start run in the round-robin real-time class, lowest priority. Not by the
+/// C library's function: musl's does nothing.
+pub(crate) fn set_realtime(thread: i32) -> io::Result<()> {
+    // SAFETY: sched_param is plain data, for which all zeros is a valid value.
+    let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
+    parameters.sched_priority = 1;
+    // SAFETY: the kernel reads a struct sched_param, which begins with the priority, and keeps no pointer.
+    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, thread, libc::SCHED_RR, &raw const parameters) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use bench::baseline::Baseline;
-use bench::figures::Figures;
+use bench::figures::{Figures, Who};
 use bench::groups::{self, Group, Scale, Setup};
 use bench::machine::{self, Programs};
 use bench::{report, rows};
@@ -82,6 +82,7 @@ fn scale(arguments: &Arguments) -> Scale {
 }
 
 fn all(arguments: &Arguments) -> Result<ExitCode> {
+    let first = bench_floor::launch::go_first();
     let machine = machine::line();
     let mut figures = Figures::default();
     machine::sizes(&arguments.programs, &mut figures)?;
@@ -99,11 +100,27 @@ fn all(arguments: &Arguments) -> Result<ExitCode> {
         std::fs::write(path, serde_json::to_string_pretty(&rows)?).with_context(|| format!("cannot write {}", path.display()))?;
     }
     say(&if arguments.markdown { report::markdown(&rows) } else { report::table(&rows) });
-    say(&format!("\n{machine}; {}", if arguments.quick { "few samples (--quick)" } else { "all samples" }));
+    say(&format!("\n{machine}"));
+    say(&how(arguments, first.is_ok(), &figures));
     if let Some(path) = &arguments.write_baseline {
         std::fs::write(path, serde_json::to_string_pretty(&Baseline::of(&rows))? + "\n")?;
     }
     judge(arguments, &rows)
+}
+
+/// The circumstances that bear on the figures.
+fn how(arguments: &Arguments, goes_first: bool, figures: &Figures) -> String {
+    let samples = if arguments.quick { "few samples (--quick)" } else { "all samples" };
+    let realtime = figures.get("realtime", Who::Ours).map(|spread| spread.p50);
+    let class = match realtime {
+        Some(1.0) => "calls one at a time in the real-time class",
+        Some(_) => "calls one at a time in the usual class: the real-time one is not permitted",
+        None => "no calls one at a time",
+    };
+    let niceness = if goes_first { "bursts at niceness -20" } else { "bursts at the usual niceness" };
+    let idle = figures.get("idle.seconds", Who::Ours);
+    let idle = idle.map(|spread| format!("; idle for {:.0} s, given per minute", spread.p50)).unwrap_or_default();
+    format!("{samples}; {class}; {niceness}{idle}")
 }
 
 fn judge(arguments: &Arguments, rows: &[rows::Row]) -> Result<ExitCode> {

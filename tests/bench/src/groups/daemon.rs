@@ -16,8 +16,10 @@ use crate::launcher::millis;
 use crate::pods;
 use crate::world::{self, BIG, NODE, SOCKET, World};
 
-/// Nobody has called EC2 for so long: longer than every pause between two steps of the pool's growth.
-const QUIET: Duration = Duration::from_secs(2);
+/// Nobody has called EC2 for so long: longer than the pool waits before it grows without need (5 s).
+const QUIET: Duration = Duration::from_secs(7);
+/// After a restart nothing is waited for: the pool is as it was.
+const SHORT_QUIET: Duration = Duration::from_secs(1);
 /// Pods that come at once while the node fills.
 const PARALLEL: usize = 16;
 
@@ -29,7 +31,9 @@ pub(super) fn measure(setup: &Setup) -> Result<Figures> {
     let mut figures = Figures::default();
     first_starts(&mut world, fresh, &mut figures)?;
     memory(&mut world, &mut figures, "memory.start")?;
+    let before = world.cluster.ec2_calls();
     fill(&world, 50)?;
+    calls_per_eni(&before, &world.cluster.ec2_calls(), &mut figures)?;
     memory(&mut world, &mut figures, "memory.50")?;
     idle(&mut world, scale, &mut figures)?;
     fill(&world, 200)?;
@@ -40,10 +44,9 @@ pub(super) fn measure(setup: &Setup) -> Result<Figures> {
 
 /// Starts the daemon of every node, one after the other: none of them has been started before.
 fn first_starts(world: &mut World, nodes: u8, figures: &mut Figures) -> Result<()> {
-    let (mut starts, mut firsts, mut enis) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut starts, mut firsts) = (Vec::new(), Vec::new());
     let mut phases: BTreeMap<&'static str, Vec<f64>> = BTreeMap::new();
-    // Ours is last, so that it is the one that goes on.
-    for number in (1..=nodes).rev() {
+    for number in 1..=nodes {
         let name = format!("node-{number}");
         let before = world.cluster.ec2_calls();
         let start = daemons::start(world, &name)?;
@@ -51,32 +54,15 @@ fn first_starts(world: &mut World, nodes: u8, figures: &mut Figures) -> Result<(
         for (phase, took) in start.phases {
             phases.entry(phase).or_default().push(millis(took));
         }
-        let mut usable = before.clone();
         daemons::wait_for_address(world, &name)?;
-        for (action, count) in world.cluster.ec2_calls() {
-            usable.insert(action, count);
-        }
-        firsts.push(more(&before, &usable, |_| true));
-        world.wait_for_quiet(QUIET)?;
-        let settled = world.cluster.ec2_calls();
-        // By default one ENI more than needed is kept ready: it is made now.
-        let created = more(&before, &settled, |action| action == Action::CreateNetworkInterface.name());
-        let all = more(&before, &settled, |_| true);
-        ensure!(created == 1.0, "a first start makes one ENI, not {created}");
-        enis.push(all - more(&before, &settled, |action| is_of_first_start(action)));
+        firsts.push(more(&before, &world.cluster.ec2_calls(), |_| true));
     }
     figures.series("start.first", Who::Ours, &starts);
     for (phase, values) in phases {
         figures.series(phase, Who::Ours, &values);
     }
     figures.series("calls.first", Who::Ours, &firsts);
-    figures.series("calls.eni", Who::Ours, &enis);
     Ok(())
-}
-
-/// Calls that are not made for a new ENI.
-fn is_of_first_start(action: &str) -> bool {
-    [Action::DescribeNetworkInterfaces, Action::AssignPrivateIpAddresses].iter().any(|known| known.name() == action)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "there are less than 2^52 calls")]
@@ -85,6 +71,14 @@ fn more(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, counts: i
         calls.iter().filter(|(action, _)| counts(action)).map(|(_, count)| count).sum()
     };
     (of(after) - of(before)) as f64
+}
+
+/// The calls in which the pool grew by whole ENIs, by the number of those.
+fn calls_per_eni(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, figures: &mut Figures) -> Result<()> {
+    let made = more(before, after, |action| action == Action::CreateNetworkInterface.name());
+    ensure!(made > 0.0, "50 pods need more than the primary ENI");
+    figures.value("calls.eni", more(before, after, |_| true) / made);
+    Ok(())
 }
 
 /// So many more pods, wired by the plugin.
@@ -148,7 +142,7 @@ fn restarts(world: &mut World, count: usize, figures: &mut Figures) -> Result<()
         let before = world.cluster.ec2_calls();
         let start = daemons::start(world, NODE)?;
         starts.push(millis(start.serving));
-        world.wait_for_quiet(QUIET)?;
+        world.wait_for_quiet(SHORT_QUIET)?;
         calls.push(more(&before, &world.cluster.ec2_calls(), |_| true));
     }
     figures.series("stop", Who::Ours, &stops);

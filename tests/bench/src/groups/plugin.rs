@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use bench_floor::launch::{Job, Run};
 
 use super::{Scale, Setup, has_go_plugins};
+use crate::daemons;
 use crate::figures::{Figures, Who};
 use crate::launcher::{Launched, cpus, memories, millis, walls};
 use crate::pods::{self, GO_PLUGINS, Subject};
@@ -40,7 +41,9 @@ pub(super) fn measure(setup: &Setup) -> Result<Figures> {
     let mut world = World::prepare(&setup.sandbox, &setup.binaries, &setup.programs, &config, ENVIRONMENT)?;
     world.cluster.start_daemon(NODE)?;
     wait_for_rest(&world, 0)?;
+    let realtime = daemons::go_first(&mut world, NODE)?;
     let mut figures = Figures::default();
+    figures.value("realtime", f64::from(u8::from(realtime)));
     versions(&world, setup.scale, &mut figures)?;
     let mut runs = Runs::new();
     for _ in 0..setup.scale.pick(5, 2) {

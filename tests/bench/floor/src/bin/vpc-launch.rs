@@ -19,9 +19,9 @@ fn main() -> ExitCode {
 fn answer() -> io::Result<()> {
     let mut text = String::new();
     io::stdin().read_to_string(&mut text)?;
-    let (jobs, parallel) = launch::parse_list(&text).map_err(io::Error::other)?;
+    let list = launch::parse_list(&text).map_err(io::Error::other)?;
     drop(text);
-    let (runs, total) = launch::run(&jobs, parallel)?;
+    let (runs, total) = launch::run(&list)?;
     let mut answer: String = runs.iter().map(launch::line).collect();
     answer.push_str(&format!("total {}\n", total.as_nanos()));
     io::stdout().write_all(answer.as_bytes())
