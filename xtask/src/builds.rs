@@ -39,7 +39,16 @@ pub(crate) struct Product {
 impl Product {
     /// Builds it.
     pub(crate) fn build(context: &Context, deadline: Deadline) -> Result<Self> {
-        let all = build(context, &["--workspace", "--bins"], deadline)?;
+        Self::of(context, &["--workspace", "--bins"], deadline)
+    }
+
+    /// Builds it as it is shipped, for figures.
+    pub(crate) fn release(context: &Context, deadline: Deadline) -> Result<Self> {
+        Self::of(context, &["--workspace", "--bins", "--release"], deadline)
+    }
+
+    fn of(context: &Context, selection: &[&str], deadline: Deadline) -> Result<Self> {
+        let all = build(context, selection, deadline)?;
         Ok(Self {
             plugin: plugin(context, deadline)?,
             daemon: find(&all, "ipamd")?,
@@ -76,7 +85,8 @@ fn add_target(context: &Context, target: &str, deadline: Deadline) -> Result<()>
         .with_context(|| format!("the standard library for {target} is missing and could not be installed"))
 }
 
-fn find(binaries: &Binaries, name: &str) -> Result<PathBuf> {
+/// One of the executables that a build made.
+pub(crate) fn find(binaries: &Binaries, name: &str) -> Result<PathBuf> {
     binaries
         .get(name)
         .cloned()

@@ -38,6 +38,11 @@ pub(crate) fn command() -> Command {
                 .arg(path("daemon", "daemon to test instead of ipamd")),
         )
         .subcommand(
+            passed_on("bench", "What our binaries cost, next to the least that is possible and to a plugin in Go").after_help(
+                "--quick takes fewer samples, --markdown prints the tables for docs/performance.md; --help of vpc-bench has more.",
+            ),
+        )
+        .subcommand(
             passed_on(
                 "runtimes",
                 "containerd, podman, cnitool and grpcurl call plugin and daemon (as root)",

@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "the output of these commands is their product")]
 
+mod bench;
 mod builds;
 mod cli;
 mod context;
@@ -48,6 +49,7 @@ fn dispatch() -> Result<ExitCode> {
         "e2e" => demo::e2e(&context, &demo::Replacements::from(arguments)),
         "test" => steps::report(&context, suites::steps(&context, cli::lanes(arguments))?),
         "runtimes" => runtimes::by_hand(&context, &cli::texts(arguments, "args")),
+        "bench" => bench::by_hand(&context, &cli::texts(arguments, "args")),
         "sim" => sim::seeds(&context, &cli::texts(arguments, "args")),
         "mutants" => sim::mutants(&context, &cli::texts(arguments, "args")),
         "storm" => storm::storm(&context, &cli::texts(arguments, "args")),

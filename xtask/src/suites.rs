@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 
+use crate::bench;
 use crate::cli::Lanes;
 use crate::context::Context;
 use crate::demo::{self, Replacements};
@@ -49,6 +50,7 @@ pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
         Step::new("mutants", 10, |context, deadline| {
             sim::step(context, Core::Mutable, &["--mutants"], deadline)
         }),
+        bench::step(),
     ];
     if lanes == Lanes::Slow {
         steps.push(Step::new("sim, long", 120, |context, deadline| {

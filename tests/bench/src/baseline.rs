@@ -25,7 +25,9 @@ const BURST: f64 = 1.7;
 impl Baseline {
     /// The ratios of a run.
     pub fn of(rows: &[Row]) -> Self {
-        let ratios = rows.iter().filter_map(|row| Some((row.name.clone(), round(row.ratio?))));
+        let ratios = rows
+            .iter()
+            .filter_map(|row| Some((row.name.clone(), round(row.ratio?))));
         Self {
             ratios: ratios.collect(),
         }

@@ -119,56 +119,141 @@ const CALLS: &str = "EC2 calls";
 const STORM: &str = "50 pods at once on a small pool, assumed EC2 latencies";
 const SIZES: &str = "Stripped sizes";
 
+/// The goal for wall time next to the plugin in Go is a fifth, as for CPU. It cannot be the limit: ours contains the daemon's
+/// durable answer, for which the other one has no counterpart, and the floor itself stands at a fifth.
+const GO_WALL: f64 = 0.5;
+
 /// All lines, in the order of the report.
 pub const RULES: &[Rule] = &[
-    rule(ADD, "wall, primary ENI, to floor", "add.primary.wall", "ms").to(FLOOR).goal(1.5).never_above(2.0),
-    rule(ADD, "wall, secondary ENI, to floor", "add.secondary.wall", "ms").to(FLOOR).goal(1.5).never_above(2.0),
-    rule(ADD, "CPU, primary ENI, to floor", "add.primary.cpu", "ms").to(FLOOR).goal(1.5).never_above(2.0),
-    rule(ADD, "CPU, secondary ENI, to floor", "add.secondary.cpu", "ms").to(FLOOR).goal(1.5).never_above(2.0),
-    rule(ADD, "wall, primary ENI, to ptp + host-local", "add.primary.wall", "ms").to(GO).exactly(0.2),
-    rule(ADD, "wall, secondary ENI, to ptp + host-local", "add.secondary.wall", "ms").to(GO).exactly(0.2),
-    rule(ADD, "CPU, primary ENI, to ptp + host-local", "add.primary.cpu", "ms").to(GO).exactly(0.2),
-    rule(ADD, "CPU, secondary ENI, to ptp + host-local", "add.secondary.cpu", "ms").to(GO).exactly(0.2),
+    rule(ADD, "wall, primary ENI, to floor", "add.primary.wall", "ms")
+        .to(FLOOR)
+        .goal(1.5)
+        .never_above(2.0),
+    rule(ADD, "wall, secondary ENI, to floor", "add.secondary.wall", "ms")
+        .to(FLOOR)
+        .goal(1.5)
+        .never_above(2.0),
+    rule(ADD, "CPU, primary ENI, to floor", "add.primary.cpu", "ms")
+        .to(FLOOR)
+        .goal(1.5)
+        .never_above(2.0),
+    rule(ADD, "CPU, secondary ENI, to floor", "add.secondary.cpu", "ms")
+        .to(FLOOR)
+        .goal(1.5)
+        .never_above(2.0),
+    rule(ADD, "wall, primary ENI, to ptp + host-local", "add.primary.wall", "ms")
+        .to(GO)
+        .goal(0.2)
+        .never_above(GO_WALL),
+    rule(
+        ADD,
+        "wall, secondary ENI, to ptp + host-local",
+        "add.secondary.wall",
+        "ms",
+    )
+    .to(GO)
+    .goal(0.2)
+    .never_above(GO_WALL),
+    rule(ADD, "CPU, primary ENI, to ptp + host-local", "add.primary.cpu", "ms")
+        .to(GO)
+        .exactly(0.2),
+    rule(
+        ADD,
+        "CPU, secondary ENI, to ptp + host-local",
+        "add.secondary.cpu",
+        "ms",
+    )
+    .to(GO)
+    .exactly(0.2),
     rule(ADD, "CPU, mean", "add.secondary.cpu", "ms").by(Mean).goal(2.0),
-    rule(ADD, "CPU with 180 pods on the node, to 0 pods", "add.many.cpu", "ms").to(Against::Figure("add.primary.cpu")).goal(1.1),
-    rule(ADD, "wall with 180 pods on the node, to 0 pods", "add.many.wall", "ms").to(Against::Figure("add.primary.wall")),
-    rule(ADD, "CPU with 180 pods on the node, to floor", "add.many.cpu", "ms").to(FLOOR).goal(1.5).never_above(2.0),
-    rule(ADD, "peak memory", "add.secondary.memory", "MiB").by(Max).exactly(2.5),
-    rule(DEL, "wall, primary ENI, to floor", "del.primary.wall", "ms").to(FLOOR).goal(1.5),
-    rule(DEL, "wall, secondary ENI, to floor", "del.secondary.wall", "ms").to(FLOOR).goal(1.5),
+    rule(ADD, "CPU with 180 pods on the node, to 0 pods", "add.many.cpu", "ms")
+        .to(Against::Figure("add.primary.cpu"))
+        .goal(1.1),
+    rule(ADD, "wall with 180 pods on the node, to 0 pods", "add.many.wall", "ms")
+        .to(Against::Figure("add.primary.wall")),
+    rule(ADD, "CPU with 180 pods on the node, to floor", "add.many.cpu", "ms")
+        .to(FLOOR)
+        .goal(1.5)
+        .never_above(2.0),
+    rule(ADD, "peak memory", "add.secondary.memory", "MiB")
+        .by(Max)
+        .exactly(2.5),
+    rule(DEL, "wall, primary ENI, to floor", "del.primary.wall", "ms")
+        .to(FLOOR)
+        .goal(1.5),
+    rule(DEL, "wall, secondary ENI, to floor", "del.secondary.wall", "ms")
+        .to(FLOOR)
+        .goal(1.5),
     rule(DEL, "CPU, secondary ENI, to floor", "del.secondary.cpu", "ms").to(FLOOR),
-    rule(DEL, "wall, to ptp + host-local", "del.secondary.wall", "ms").to(GO).exactly(0.2),
-    rule(DEL, "CPU, to ptp + host-local", "del.secondary.cpu", "ms").to(GO).exactly(0.2),
-    rule(DEL, "peak memory", "del.secondary.memory", "MiB").by(Max).exactly(2.5),
-    rule(VERSION, "wall, to a bare exec", "version.wall", "ms").to(FLOOR).goal(1.5),
+    rule(DEL, "wall, to ptp + host-local", "del.secondary.wall", "ms")
+        .to(GO)
+        .goal(0.2)
+        .never_above(GO_WALL),
+    rule(DEL, "CPU, to ptp + host-local", "del.secondary.cpu", "ms")
+        .to(GO)
+        .exactly(0.2),
+    rule(DEL, "peak memory", "del.secondary.memory", "MiB")
+        .by(Max)
+        .exactly(2.5),
+    rule(VERSION, "wall, to a bare exec", "version.wall", "ms")
+        .to(FLOOR)
+        .goal(1.5),
     rule(VERSION, "CPU, to a bare exec", "version.cpu", "ms").to(FLOOR),
-    rule(VERSION, "wall, to ptp", "version.wall", "ms").to(GO).exactly(0.2),
+    rule(VERSION, "wall, to ptp", "version.wall", "ms").to(GO).goal(0.2),
     rule(BURST, "100 ADDs, until the last", "burst.add.100.total", "ms").goal(200.0),
-    rule(BURST, "100 ADDs, to floor", "burst.add.100.total", "ms").to(FLOOR).goal(1.5),
-    rule(BURST, "100 ADDs, to ptp + host-local", "burst.add.100.total", "ms").to(GO).goal(0.2),
-    rule(BURST, "CPU per ADD of 100, to floor", "burst.add.100.cpu", "ms").to(FLOOR).goal(1.5),
-    rule(BURST, "16 ADDs, to floor", "burst.add.16.total", "ms").to(FLOOR).goal(1.5),
-    rule(BURST, "16 ADDs, to ptp + host-local", "burst.add.16.total", "ms").to(GO).goal(0.2),
-    rule(BURST, "100 DELs, to floor", "burst.del.100.total", "ms").to(FLOOR).goal(1.5),
-    rule(BURST, "100 DELs, to ptp + host-local", "burst.del.100.total", "ms").to(GO).goal(0.2),
+    rule(BURST, "100 ADDs, to floor", "burst.add.100.total", "ms")
+        .to(FLOOR)
+        .goal(1.5),
+    rule(BURST, "100 ADDs, to ptp + host-local", "burst.add.100.total", "ms")
+        .to(GO)
+        .goal(0.2),
+    rule(BURST, "CPU per ADD of 100, to floor", "burst.add.100.cpu", "ms")
+        .to(FLOOR)
+        .goal(1.5),
+    rule(BURST, "16 ADDs, to floor", "burst.add.16.total", "ms")
+        .to(FLOOR)
+        .goal(1.5),
+    rule(BURST, "16 ADDs, to ptp + host-local", "burst.add.16.total", "ms")
+        .to(GO)
+        .goal(0.2),
+    rule(BURST, "100 DELs, to floor", "burst.del.100.total", "ms")
+        .to(FLOOR)
+        .goal(1.5),
+    rule(BURST, "100 DELs, to ptp + host-local", "burst.del.100.total", "ms")
+        .to(GO)
+        .goal(0.2),
     rule(DAEMON, "first start until it serves", "start.first", "ms").goal(200.0),
-    rule(DAEMON, "  of it: metadata and first EC2 call", "start.phase.metadata", "ms"),
+    rule(
+        DAEMON,
+        "  of it: metadata and first EC2 call",
+        "start.phase.metadata",
+        "ms",
+    ),
     rule(DAEMON, "  of it: kernel and state files", "start.phase.kernel", "ms"),
     rule(DAEMON, "  of it: until the socket is there", "start.phase.serve", "ms"),
     rule(DAEMON, "start with the files of 250 pods", "start.again", "ms").goal(200.0),
-    rule(DAEMON, "SIGTERM until it has ended", "stop", "ms").by(Max).goal(500.0),
+    rule(DAEMON, "SIGTERM until it has ended", "stop", "ms")
+        .by(Max)
+        .goal(500.0),
     rule(DAEMON, "resident after start", "memory.start.rss", "MiB"),
-    rule(DAEMON, "resident with 50 pods", "memory.50.rss", "MiB").goal(16.0).never_above(20.0),
-    rule(DAEMON, "resident with 250 pods", "memory.250.rss", "MiB").goal(18.0).never_above(22.5),
+    rule(DAEMON, "resident with 50 pods", "memory.50.rss", "MiB")
+        .goal(16.0)
+        .never_above(20.0),
+    rule(DAEMON, "resident with 250 pods", "memory.250.rss", "MiB")
+        .goal(18.0)
+        .never_above(22.5),
     rule(DAEMON, "  of it anonymous", "memory.250.anonymous", "MiB"),
     rule(DAEMON, "AddNetwork, one at a time", "rpc.add", "ms").goal(0.3),
+    rule(DAEMON, "  with 200 to 250 leases, to 0 to 50", "rpc.add.many", "ms").to(Against::Figure("rpc.add.few")),
     rule(DAEMON, "DelNetwork, one at a time", "rpc.del", "ms"),
     rule(DAEMON, "50 AddNetwork at once", "rpc.add.50", "ms"),
     rule(DAEMON, "packets to anybody during AddNetworks", "rpc.add.sent", "").exactly(0.0),
     rule(DAEMON, "CPU of an idle minute, 12 probes included", "idle.cpu", "ms").goal(20.0),
     rule(DAEMON, "  of it the daemon", "idle.daemon", "ms"),
     rule(DAEMON, "packets to EC2 and IMDS while idle", "idle.sent", ""),
-    rule(CALLS, "first start, until an address is free", "calls.first", "").by(Max).exactly(3.0),
+    rule(CALLS, "first start, until an address is free", "calls.first", "")
+        .by(Max)
+        .exactly(3.0),
     rule(CALLS, "restart", "calls.restart", "").by(Max).exactly(1.0),
     rule(CALLS, "a new ENI", "calls.eni", "").by(Max).exactly(3.0),
     rule(CALLS, "during AddNetworks", "rpc.add.ec2", "").exactly(0.0),
@@ -198,7 +283,11 @@ mod tests {
         for rule in RULES {
             let is_time = rule.against == Against::Alone && ["ms", "s"].contains(&rule.unit);
             assert!(rule.hard.is_none() || !is_time, "{}", rule.name());
-            assert!(rule.hard.is_none_or(|hard| Some(hard) >= rule.budget), "{}", rule.name());
+            assert!(
+                rule.hard.is_none_or(|hard| Some(hard) >= rule.budget),
+                "{}",
+                rule.name()
+            );
         }
     }
 }

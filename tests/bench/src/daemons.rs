@@ -40,7 +40,11 @@ pub(crate) fn start(world: &mut World, name: &str) -> Result<Start> {
     };
     let wall = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let begun = Instant::now();
-    let mut daemon = world.cluster.daemons.remove(name).context("daemons are made for nodes")?;
+    let mut daemon = world
+        .cluster
+        .daemons
+        .remove(name)
+        .context("daemons are made for nodes")?;
     let spawned = daemon.spawn(world.cluster.node(name)?);
     world.cluster.daemons.insert(name.to_owned(), daemon);
     spawned?;
@@ -105,7 +109,9 @@ pub(crate) fn memory(world: &mut World, name: &str) -> Result<Memory> {
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok());
-        number.map(|kib| kib / 1024.0).with_context(|| format!("smaps_rollup has no {name}"))
+        number
+            .map(|kib| kib / 1024.0)
+            .with_context(|| format!("smaps_rollup has no {name}"))
     };
     Ok(Memory {
         resident: field("Rss")?,
@@ -130,7 +136,11 @@ pub(crate) fn cpu(world: &mut World, name: &str) -> Result<Duration> {
 pub(crate) fn go_first(world: &mut World, name: &str) -> Result<bool> {
     let mut permitted = true;
     for task in std::fs::read_dir(format!("/proc/{}/task", pid(world, name)?))? {
-        let thread = task?.file_name().to_string_lossy().parse().context("a task is a number")?;
+        let thread = task?
+            .file_name()
+            .to_string_lossy()
+            .parse()
+            .context("a task is a number")?;
         permitted &= launch::make_realtime(thread).is_ok();
     }
     Ok(permitted)

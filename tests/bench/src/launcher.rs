@@ -36,9 +36,16 @@ impl Launcher {
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.success(), "the launcher failed: {complaint}");
         let text = String::from_utf8(output.stdout).context("the launcher's answer")?;
-        let (lines, total) = text.rsplit_once("total ").context("the launcher's answer has no total")?;
+        let (lines, total) = text
+            .rsplit_once("total ")
+            .context("the launcher's answer has no total")?;
         let runs: Vec<Run> = lines.lines().filter_map(launch::parse_line).collect();
-        ensure!(runs.len() == jobs.len(), "the launcher ran {} of {}: {complaint}", runs.len(), jobs.len());
+        ensure!(
+            runs.len() == jobs.len(),
+            "the launcher ran {} of {}: {complaint}",
+            runs.len(),
+            jobs.len()
+        );
         let total = Duration::from_nanos(total.trim().parse().context("the launcher's total")?);
         Ok(Launched { runs, total })
     }

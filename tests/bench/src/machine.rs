@@ -41,7 +41,9 @@ impl Programs {
             &mut self.nothing,
         ] {
             ensure!(path.is_file(), "{} is not there", path.display());
-            *path = path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))?;
+            *path = path
+                .canonicalize()
+                .with_context(|| format!("cannot resolve {}", path.display()))?;
         }
         Ok(())
     }
@@ -55,7 +57,9 @@ impl Programs {
             ("--launcher", &self.launcher),
             ("--nothing", &self.nothing),
         ];
-        let words = pairs.into_iter().flat_map(|(name, path)| [name.to_owned(), path.display().to_string()]);
+        let words = pairs
+            .into_iter()
+            .flat_map(|(name, path)| [name.to_owned(), path.display().to_string()]);
         words.collect()
     }
 }
@@ -67,13 +71,19 @@ pub fn line() -> String {
     let load = read("/proc/loadavg");
     let load = load.split(' ').next().unwrap_or("?").to_owned();
     let cpus = read("/proc/cpuinfo");
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": ?");
+    let model = cpus
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or(": ?");
     let model = model.trim_start_matches(['\t', ' ', ':']);
     format!("{cores} cores ({model}), Linux {kernel}, load average {load} at the start")
 }
 
 fn read(path: &str) -> String {
-    std::fs::read_to_string(Path::new(path)).unwrap_or_default().trim().to_owned()
+    std::fs::read_to_string(Path::new(path))
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// Sizes of what is shipped, in MiB.
@@ -83,7 +93,9 @@ fn read(path: &str) -> String {
 #[expect(clippy::cast_precision_loss, reason = "bytes of a program")]
 pub fn sizes(programs: &Programs, figures: &mut Figures) -> Result<()> {
     for (name, path) in [("size.plugin", &programs.plugin), ("size.daemon", &programs.daemon)] {
-        let size = std::fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?.len();
+        let size = std::fs::metadata(path)
+            .with_context(|| format!("cannot look at {}", path.display()))?
+            .len();
         figures.value(name, size as f64 / f64::from(1 << 20));
     }
     Ok(())

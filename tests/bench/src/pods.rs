@@ -76,7 +76,7 @@ impl Subject {
         let node = node_of(world, self.who)?;
         let stdin = match self.who {
             Who::Floor => String::new(),
-            who => {
+            who @ (Who::Ours | Who::Go) => {
                 let result: Value = serde_json::from_str(&self.answer(node)?).context("the result of an ADD")?;
                 let config = if who == Who::Ours {
                     Runtime::config(Some(&result))
@@ -102,7 +102,10 @@ impl Subject {
             };
         }
         let environment = Runtime::call_environment(verb, &self.identity, &self.netns.path);
-        let mut env: Vec<String> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut env: Vec<String> = environment
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let program = if self.who == Who::Go {
             env.push(format!("CNI_PATH={GO_PLUGINS}"));
             format!("{GO_PLUGINS}/ptp")
@@ -123,7 +126,9 @@ impl Subject {
         let pod = PodName::new(&namespace, &name);
         let veth = host_veth_name(&VethPrefix::default(), pod.as_ref(), &key);
         let netns = self.netns.path.display().to_string();
-        [&verb.to_lowercase(), SOCKET, &namespace, &name, id, &netns, &veth].map(str::to_owned).to_vec()
+        [&verb.to_lowercase(), SOCKET, &namespace, &name, id, &netns, &veth]
+            .map(str::to_owned)
+            .to_vec()
     }
 
     /// Whether its ENI is the primary one, as its answer tells; `false` for the plugin in Go, which has no ENI.

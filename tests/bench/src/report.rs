@@ -28,7 +28,10 @@ pub fn table(rows: &[Row]) -> String {
 pub fn markdown(rows: &[Row]) -> String {
     let mut text = String::new();
     for (group, rows) in headed(rows) {
-        let _ = writeln!(text, "\n| {group} | ours | p95 | peer | ratio | budget | |\n|---|--:|--:|--:|--:|--:|:-:|");
+        let _ = writeln!(
+            text,
+            "\n| {group} | ours | p95 | peer | ratio | budget | |\n|---|--:|--:|--:|--:|--:|:-:|"
+        );
         for row in rows {
             let _ = writeln!(text, "| {} | {} |", row.title.trim(), cells(row).join(" | "));
         }
@@ -49,7 +52,11 @@ fn headed(rows: &[Row]) -> Vec<(&'static str, Vec<&Row>)> {
 
 fn cells(row: &Row) -> [String; 6] {
     let amount = |value: f64| {
-        let number = if row.unit.is_empty() { format!("{value:.0}") } else { number(value) };
+        let number = if row.unit.is_empty() {
+            format!("{value:.0}")
+        } else {
+            number(value)
+        };
         format!("{number} {}", row.unit).trim_end().to_owned()
     };
     let budget = row.budget.map(|budget| match row.ratio {
@@ -105,6 +112,9 @@ mod tests {
 
     #[test]
     fn numbers_have_the_digits_that_count() {
-        assert_eq!([200.0, 16.0, 1.5, 0.2, 3.14159, 1234.5].map(number), ["200", "16", "1.5", "0.2", "3.14", "1234"]);
+        assert_eq!(
+            [200.0, 16.0, 1.5, 0.2, 2.345, 1234.5].map(number),
+            ["200", "16", "1.5", "0.2", "2.35", "1234"]
+        );
     }
 }

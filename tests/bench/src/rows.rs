@@ -36,6 +36,13 @@ pub struct Row {
     pub title: &'static str,
 }
 
+impl Row {
+    /// Whether it depends on who else wants the processor at the moment.
+    pub fn is_wall_time(&self) -> bool {
+        self.name.contains(".wall.")
+    }
+}
+
 /// The lines for which there are figures.
 pub fn judge(figures: &Figures) -> Vec<Row> {
     RULES.iter().filter_map(|rule| row(rule, figures)).collect()
@@ -54,7 +61,7 @@ fn row(rule: &Rule, figures: &Figures) -> Option<Row> {
         Against::Figure(name) => Some(number(figures.get(name, Who::Ours)?)),
     };
     let ratio = peer.map(|peer| number(ours) / peer);
-    let judged = ratio.unwrap_or(number(ours));
+    let judged = ratio.unwrap_or_else(|| number(ours));
     Some(Row {
         name: rule.name(),
         ours: number(ours),
@@ -88,6 +95,10 @@ mod tests {
         assert_eq!((row.met, row.hard_met), (Some(false), Some(false)));
         assert!(row.ratio.is_some_and(|ratio| (2.1..2.2).contains(&ratio)));
         figures.series("calls.first", Who::Ours, &[2.0, 3.0]);
-        assert!(judge(&figures).iter().any(|row| row.name == "calls.first.max" && row.hard_met == Some(true)));
+        assert!(
+            judge(&figures)
+                .iter()
+                .any(|row| row.name == "calls.first.max" && row.hard_met == Some(true))
+        );
     }
 }

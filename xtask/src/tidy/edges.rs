@@ -58,6 +58,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "vpc-types",
         ],
     ),
+    ("bench-floor", &[]),
+    ("bench", &["bench-floor", "e2e", "vpc-fabric", "vpc-sim", "vpc-types"]),
     ("xtask", &[]),
 ];
 
@@ -96,6 +98,11 @@ const MUST_NOT_REACH: &[(&str, &[&str], &str)] = &[
         "vpc-sim",
         &["cloud", "aws-*", "ipamd", "ipam-core"],
         "one misreading must not pass on both sides",
+    ),
+    (
+        "bench-floor",
+        &["tokio*", "tonic*", "hyper*", "h2", "serde*", "tracing*", "netlink-*"],
+        "it is the floor: what the plugin carries would be subtracted from the plugin",
     ),
     (
         "cloud",

@@ -77,7 +77,11 @@ pub struct Run {
 pub fn list(jobs: &[Job], parallel: usize, class: Class) -> String {
     let mut text = format!("parallel {parallel}\nclass {}\n", class.name());
     for job in jobs {
-        let fields = [("program", &job.program), ("stdin", &job.stdin), ("stdout", &job.stdout)];
+        let fields = [
+            ("program", &job.program),
+            ("stdin", &job.stdin),
+            ("stdout", &job.stdout),
+        ];
         let fields = fields.into_iter().filter(|(_, value)| !value.is_empty());
         let args = job.args.iter().map(|value| ("arg", value));
         let env = job.env.iter().map(|value| ("env", value));
@@ -152,7 +156,10 @@ pub fn run(list: &List) -> io::Result<(Vec<Run>, Duration)> {
         }
         let ended = sys::wait_for_any()?;
         let now = Instant::now();
-        let Some(at) = running.iter().position(|(pid, ..)| i64::from(*pid) == i64::from(ended.pid)) else {
+        let Some(at) = running
+            .iter()
+            .position(|(pid, ..)| i64::from(*pid) == i64::from(ended.pid))
+        else {
             continue;
         };
         let (_, index, begun) = running.swap_remove(at);
@@ -178,7 +185,6 @@ pub fn make_realtime(thread: i32) -> io::Result<()> {
 }
 
 /// The child is waited for by [`sys::wait_for_any`], which also tells what it used.
-#[expect(clippy::zombie_processes, reason = "wait4 reaps it")]
 fn spawn(job: &Job) -> io::Result<u32> {
     let mut command = Command::new(&job.program);
     command.args(&job.args).env_clear().stderr(Stdio::inherit());
@@ -213,7 +219,14 @@ mod tests {
         let jobs = vec![job, Job::default()];
         let text = list(&jobs, 16, Class::Realtime);
         let class = Class::Realtime;
-        assert_eq!(parse_list(&text), Ok(List { jobs, parallel: 16, class }));
+        assert_eq!(
+            parse_list(&text),
+            Ok(List {
+                jobs,
+                parallel: 16,
+                class
+            })
+        );
         assert!(parse_list("nonsense 1\n").is_err());
         let run = Run {
             wall: Duration::from_nanos(7),

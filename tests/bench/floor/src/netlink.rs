@@ -3,9 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
 
 use crate::sys;
 
@@ -67,14 +65,24 @@ impl Socket {
     /// Opens one in the thread's namespace. The kernel binds it with the first request.
     pub fn open() -> io::Result<Self> {
         let protocol = SockProtocol::NetlinkRoute;
-        Ok(Self(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?))
+        Ok(Self(socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            protocol,
+        )?))
     }
 
     /// Sends all messages and reads answers until that of the last. Returns the number of refused ones.
     pub fn apply(&self, messages: &mut Messages) -> io::Result<u32> {
         let flags = messages.last + 6;
         messages.bytes[flags] |= ACK.to_ne_bytes()[0];
-        sendto(self.0.as_raw_fd(), &messages.bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        sendto(
+            self.0.as_raw_fd(),
+            &messages.bytes,
+            &NetlinkAddr::new(0, 0),
+            MsgFlags::empty(),
+        )?;
         let mut refused = 0;
         let mut buffer = [0; 1024];
         loop {

@@ -64,7 +64,10 @@ impl Pod {
     /// The request of DEL, as the plugin sends it.
     pub fn del_request(&self) -> Vec<u8> {
         let request = Writer::default().text(1, &self.name).text(2, &self.namespace);
-        let request = request.text(3, &self.container_id).text(5, "PodDeleted").text(6, "eth0");
+        let request = request
+            .text(3, &self.container_id)
+            .text(5, "PodDeleted")
+            .text(6, "eth0");
         let request = request.text(7, "aws-cni").text(8, &self.container_id);
         request.text(10, &format!("uid-{}", self.container_id)).bytes()
     }
@@ -231,11 +234,17 @@ fn pod_side(address: Ipv4Addr, index: i32, host_mac: [u8; 6]) -> Messages {
     messages.push(SETLINK, 0, &link_header(i32::from_ne_bytes(device), 1, 1));
     let mut header = [INET, 32, 0, 0, 0, 0, 0, 0];
     header[4..].copy_from_slice(&index);
-    messages.push(NEWADDR, ADD, &header).attribute(2, &address).attribute(1, &address);
+    messages
+        .push(NEWADDR, ADD, &header)
+        .attribute(2, &address)
+        .attribute(1, &address);
     // `struct ndmsg`: permanent (0x80), unicast.
     let mut header = [INET, 0, 0, 0, 0, 0, 0, 0, 0x80, 0, 0, 1];
     header[4..8].copy_from_slice(&index);
-    messages.push(NEWNEIGH, ADD, &header).attribute(1, &GATEWAY).attribute(2, &host_mac);
+    messages
+        .push(NEWNEIGH, ADD, &header)
+        .attribute(1, &GATEWAY)
+        .attribute(2, &host_mac);
     messages
         .push(NEWROUTE, REPLACE, &route_header(32, 0, MAIN, LINK_SCOPE))
         .attribute(1, &GATEWAY)

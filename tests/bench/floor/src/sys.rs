@@ -1,5 +1,8 @@
 //! The only unsafe code of the crate: four system calls that `nix` does not wrap.
-#![expect(unsafe_code, reason = "thin wrappers around four system calls without a safe binding")]
+#![expect(
+    unsafe_code,
+    reason = "thin wrappers around four system calls without a safe binding"
+)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -87,7 +90,14 @@ pub(crate) fn set_realtime(thread: i32) -> io::Result<()> {
     let mut parameters: libc::sched_param = unsafe { std::mem::zeroed() };
     parameters.sched_priority = 1;
     // SAFETY: the kernel reads a struct sched_param, which begins with the priority, and keeps no pointer.
-    let result = unsafe { libc::syscall(libc::SYS_sched_setscheduler, thread, libc::SCHED_RR, &raw const parameters) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            thread,
+            libc::SCHED_RR,
+            &raw const parameters,
+        )
+    };
     if result == 0 {
         Ok(())
     } else {

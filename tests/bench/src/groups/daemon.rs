@@ -68,7 +68,11 @@ fn first_starts(world: &mut World, nodes: u8, figures: &mut Figures) -> Result<(
 #[expect(clippy::cast_precision_loss, reason = "there are less than 2^52 calls")]
 fn more(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, counts: impl Fn(&str) -> bool) -> f64 {
     let of = |calls: &BTreeMap<String, u64>| -> u64 {
-        calls.iter().filter(|(action, _)| counts(action)).map(|(_, count)| count).sum()
+        calls
+            .iter()
+            .filter(|(action, _)| counts(action))
+            .map(|(_, count)| count)
+            .sum()
     };
     (of(after) - of(before)) as f64
 }
@@ -84,7 +88,10 @@ fn calls_per_eni(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>, 
 /// So many more pods, wired by the plugin.
 fn fill(world: &World, count: usize) -> Result<()> {
     let subjects = pods::make(world, Who::Ours, count)?;
-    let jobs: Vec<Job> = subjects.iter().map(|subject| subject.add(world)).collect::<Result<_>>()?;
+    let jobs: Vec<Job> = subjects
+        .iter()
+        .map(|subject| subject.add(world))
+        .collect::<Result<_>>()?;
     let launched = world.launcher.run(world.node()?, &jobs, PARALLEL)?;
     for (subject, run) in subjects.iter().zip(launched.runs) {
         subject.judge(world, "ADD", run)?;
@@ -110,7 +117,11 @@ fn idle(world: &mut World, scale: Scale, figures: &mut Figures) -> Result<()> {
         ..Job::default()
     };
     world.wait_for_quiet(QUIET)?;
-    let (calls, sent, before) = (world.ec2_calls(), World::sent(world.node()?)?, daemons::cpu(world, NODE)?);
+    let (calls, sent, before) = (
+        world.ec2_calls(),
+        World::sent(world.node()?)?,
+        daemons::cpu(world, NODE)?,
+    );
     let mut probing = Duration::ZERO;
     for _ in 0..probes {
         wait::pause(pause);

@@ -66,7 +66,9 @@ pub struct Setup {
 
 /// Whether the plugin in Go is installed.
 pub fn has_go_plugins() -> bool {
-    ["ptp", "host-local"].iter().all(|name| std::path::Path::new(GO_PLUGINS).join(name).is_file())
+    ["ptp", "host-local"]
+        .iter()
+        .all(|name| std::path::Path::new(GO_PLUGINS).join(name).is_file())
 }
 
 /// Measures one group.

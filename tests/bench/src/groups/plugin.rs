@@ -165,7 +165,11 @@ fn check_eni(world: &World, verb: &str, stage: Stage, lists: &[Vec<Subject>]) ->
     }
     for subject in lists.iter().flatten().filter(|subject| subject.who != Who::Go) {
         let primary = subject.is_on_primary(world)?;
-        ensure!(primary == (stage == Stage::Empty), "{stage:?}: a pod is on another ENI than meant: {}", world.cluster.ask(NODE, "status")?);
+        ensure!(
+            primary == (stage == Stage::Empty),
+            "{stage:?}: a pod is on another ENI than meant: {}",
+            world.cluster.ask(NODE, "status")?
+        );
     }
     Ok(())
 }
@@ -187,7 +191,10 @@ fn call(world: &World, verb: &str, subject: &Subject) -> Result<Run> {
 /// All calls of a list at once, [`PARALLEL`] at a time.
 fn burst(world: &World, verb: &str, subjects: &[Subject]) -> Result<Launched> {
     let who = subjects.first().context("a burst has pods")?.who;
-    let jobs: Vec<Job> = subjects.iter().map(|subject| job(world, verb, subject)).collect::<Result<_>>()?;
+    let jobs: Vec<Job> = subjects
+        .iter()
+        .map(|subject| job(world, verb, subject))
+        .collect::<Result<_>>()?;
     let launched = world.launcher.run(pods::node_of(world, who)?, &jobs, PARALLEL)?;
     for (subject, run) in subjects.iter().zip(&launched.runs) {
         subject.judge(world, verb, *run)?;
@@ -197,8 +204,8 @@ fn burst(world: &World, verb: &str, subjects: &[Subject]) -> Result<Launched> {
 
 fn bursts(world: &World, scale: Scale, figures: &mut Figures) -> Result<()> {
     for (size, add, del, rounds) in [
-        (BURST, "burst.add.100", "burst.del.100", scale.pick(5, 2)),
-        (PARALLEL, "burst.add.16", "burst.del.16", scale.pick(5, 2)),
+        (BURST, "burst.add.100", "burst.del.100", scale.pick(7, 3)),
+        (PARALLEL, "burst.add.16", "burst.del.16", scale.pick(15, 7)),
     ] {
         let all = contestants();
         let mut totals: BTreeMap<(&str, Who), Vec<f64>> = BTreeMap::new();

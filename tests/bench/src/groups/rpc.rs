@@ -15,21 +15,24 @@ use crate::launcher::millis;
 use crate::world::{self, BIG, NODE, SOCKET, World};
 
 /// The pool holds more than are asked for, so that no answer waits for EC2.
-const ENVIRONMENT: &[(&str, &str)] = &[("MINIMUM_IP_TARGET", "500"), ("WARM_IP_TARGET", "1")];
-/// Calls at once.
+const ENVIRONMENT: &[(&str, &str)] = &[("MINIMUM_IP_TARGET", "450"), ("WARM_IP_TARGET", "1")];
+const POOL: u64 = 450;
+/// Calls one at a time.
+const CALLS: usize = 250;
+/// Calls at once, and at either end of those one at a time.
 const AT_ONCE: usize = 50;
 
 pub(super) fn measure(setup: &Setup) -> Result<Figures> {
     let config = world::config(BIG, 1);
     let mut world = World::prepare(&setup.sandbox, &setup.binaries, &setup.programs, &config, ENVIRONMENT)?;
     world.cluster.start_daemon(NODE)?;
-    world.wait_for_free(500)?;
+    world.wait_for_free(POOL)?;
     world.wait_for_quiet(std::time::Duration::from_secs(2))?;
     daemons::go_first(&mut world, NODE)?;
     // Without the right to it the figures are those of the usual class; the report says so.
     let _ = launch::make_realtime(0);
     let mut figures = Figures::default();
-    one_at_a_time(&world, setup.scale.pick(300, 100), &mut figures)?;
+    one_at_a_time(&world, &mut figures)?;
     at_once(&world, &mut figures)?;
     Ok(figures)
 }
@@ -45,12 +48,12 @@ fn pod(number: usize) -> Pod {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "there are less than 2^52 calls")]
-fn one_at_a_time(world: &World, count: usize, figures: &mut Figures) -> Result<()> {
+fn one_at_a_time(world: &World, figures: &mut Figures) -> Result<()> {
     let socket = world.node()?.outside(Path::new(SOCKET));
     let mut client = Client::connect(&socket).context("cannot reach the daemon")?;
     let (calls, sent) = (world.ec2_calls(), World::sent(world.node()?)?);
     let mut adds = Vec::new();
-    for number in 0..count {
+    for number in 0..CALLS {
         let request = pod(number).add_request();
         let begun = Instant::now();
         let reply = client.call(ADD_NETWORK, &request).context("AddNetwork")?;
@@ -60,13 +63,15 @@ fn one_at_a_time(world: &World, count: usize, figures: &mut Figures) -> Result<(
     figures.value("rpc.add.ec2", (world.ec2_calls() - calls) as f64);
     figures.value("rpc.add.sent", (World::sent(world.node()?)? - sent) as f64);
     let mut dels = Vec::new();
-    for number in 0..count {
+    for number in 0..CALLS {
         let request = pod(number).del_request();
         let begun = Instant::now();
         client.call(DEL_NETWORK, &request).context("DelNetwork")?;
         dels.push(millis(begun.elapsed()));
     }
     figures.series("rpc.add", Who::Ours, &adds);
+    figures.series("rpc.add.few", Who::Ours, &adds[..AT_ONCE]);
+    figures.series("rpc.add.many", Who::Ours, &adds[CALLS - AT_ONCE..]);
     figures.series("rpc.del", Who::Ours, &dels);
     Ok(())
 }

@@ -48,7 +48,10 @@ pub(super) fn measure(setup: &Setup) -> Result<Figures> {
     world.wait_for_quiet(QUIET)?;
     let before = world.ec2_calls();
     let subjects = pods::make(&world, Who::Ours, PODS)?;
-    let jobs: Vec<Job> = subjects.iter().map(|subject| subject.add(&world)).collect::<Result<_>>()?;
+    let jobs: Vec<Job> = subjects
+        .iter()
+        .map(|subject| subject.add(&world))
+        .collect::<Result<_>>()?;
     let launched = world.launcher.run(world.node()?, &jobs, PODS)?;
     let served = world.ec2_calls();
     let failed = launched.runs.iter().filter(|run| run.status != 0).count();
@@ -63,7 +66,10 @@ pub(super) fn measure(setup: &Setup) -> Result<Figures> {
 }
 
 fn slow(mut config: Config) -> Config {
-    config.latency_ms = LATENCIES.iter().map(|(action, millis)| ((*action).to_owned(), *millis)).collect();
+    config.latency_ms = LATENCIES
+        .iter()
+        .map(|(action, millis)| ((*action).to_owned(), *millis))
+        .collect();
     config.timing_ms.attach = Some(ATTACH);
     config
 }
