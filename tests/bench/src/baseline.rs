@@ -17,17 +17,14 @@ pub struct Baseline {
     pub ratios: BTreeMap<String, f64>,
 }
 
-/// Factor by which a ratio of calls one at a time may grow. Medians of repeated runs on a busy machine differ by less than 15 %.
-const ONE_BY_ONE: f64 = 1.3;
-/// The same for a burst, of which there are few: repeated runs differ by up to 35 %.
-const BURST: f64 = 1.7;
+/// Factor by which a ratio may grow. Medians of runs at load averages between 3 and 14 on two cores differed by up to 15 %.
+const TOLERANCE: f64 = 1.3;
 
 impl Baseline {
     /// The ratios of a run.
     pub fn of(rows: &[Row]) -> Self {
-        let ratios = rows
-            .iter()
-            .filter_map(|row| Some((row.name.clone(), round(row.ratio?))));
+        let steady = rows.iter().filter(|row| is_steady(&row.name));
+        let ratios = steady.filter_map(|row| Some((row.name.clone(), round(row.ratio?))));
         Self {
             ratios: ratios.collect(),
         }
@@ -37,15 +34,17 @@ impl Baseline {
     pub fn regressions(&self, rows: &[Row]) -> Vec<String> {
         let worse = rows.iter().filter_map(|row| {
             let (ratio, before) = (row.ratio?, *self.ratios.get(&row.name)?);
-            let limit = before * tolerance(&row.name);
+            let limit = before * TOLERANCE;
             (ratio > limit).then(|| format!("{}: {ratio:.2}, was {before:.2}, allowed {limit:.2}", row.name))
         });
         worse.collect()
     }
 }
 
-fn tolerance(name: &str) -> f64 {
-    if name.starts_with("burst.") { BURST } else { ONE_BY_ONE }
+/// How long a burst takes depends on what else the machine does: the same ratio came out between 1.0 and 2.4. The CPU time of
+/// its calls is steady.
+fn is_steady(name: &str) -> bool {
+    !(name.starts_with("burst.") && name.contains(".total."))
 }
 
 fn round(ratio: f64) -> f64 {

@@ -10,16 +10,19 @@ use e2e::wait;
 use serde_json::{Value, json};
 use vpc_fabric::Node;
 use vpc_fabric::node::PodNetns;
+use vpc_fabric::probe::Vantage;
 use vpc_types::{IpamKey, PodName, VethPrefix, host_veth_name};
 
 use crate::figures::Who;
 use crate::machine::Programs;
-use crate::world::{SOCKET, World};
+use crate::world::{ROUTER, SOCKET, World};
 
 /// Where inputs and outputs of plugins lie, on the node.
 const FILES: &str = "/run/bench";
 /// Plugins of the distribution's package.
 pub(crate) const GO_PLUGINS: &str = "/usr/lib/cni";
+/// For one answer to a ping.
+const ANSWER: Duration = Duration::from_millis(200);
 /// The kernel takes deleted namespaces apart in the background.
 const TAKEN_APART: Duration = Duration::from_secs(60);
 
@@ -150,6 +153,16 @@ impl Subject {
         let kind = if verb == "ADD" { "result" } else { "end" };
         let text = std::fs::read_to_string(node.outside(Path::new(&self.file(kind)))).unwrap_or_default();
         bail!("{verb} of {:?} ended with {}: {text}", self.who, run.status)
+    }
+
+    /// Its packets leave the node and answers come back: the floor has done all that it is timed for.
+    pub(crate) fn check_wired(&self) -> Result<()> {
+        let vantage = Vantage::new(&self.netns.netns).within(ANSWER);
+        // The first packet through a new ENI may meet a device that is not up yet.
+        wait::until("a pod reaches the subnet's router", TAKEN_APART, || {
+            Ok(vantage.ping(&[ROUTER])?.first().copied().flatten().map(drop))
+        })
+        .with_context(|| format!("{:?}", self.who))
     }
 
     fn forget(self, world: &World) -> Result<()> {

@@ -19,6 +19,8 @@ use crate::machine::Programs;
 pub(crate) const NODE: &str = "node-1";
 /// The other plugin's node; our daemon never runs there.
 pub(crate) const GO_NODE: &str = "node-2";
+/// The subnet's router.
+pub(crate) const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 64, 1);
 /// 15 ENIs with 49 addresses for pods each.
 pub(crate) const BIG: &str = "m5.24xlarge";
 /// The daemon's socket, as programs on the node see it.

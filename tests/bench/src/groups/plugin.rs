@@ -153,16 +153,15 @@ fn chunk(world: &World, size: usize, who: &[Who], stage: Stage, runs: &mut Runs)
                 runs.entry((name, subject.who)).or_default().push(run);
             }
         }
-        check_eni(world, verb, stage, &lists)?;
+        if verb == "ADD" {
+            check_pods(world, stage, &lists)?;
+        }
     }
     pods::forget(world, lists.into_iter().flatten().collect())
 }
 
-/// The stage is what its name says.
-fn check_eni(world: &World, verb: &str, stage: Stage, lists: &[Vec<Subject>]) -> Result<()> {
-    if verb != "ADD" {
-        return Ok(());
-    }
+/// The stage is what its name says, and the pods are wired, those of the floor too.
+fn check_pods(world: &World, stage: Stage, lists: &[Vec<Subject>]) -> Result<()> {
     for subject in lists.iter().flatten().filter(|subject| subject.who != Who::Go) {
         let primary = subject.is_on_primary(world)?;
         ensure!(
@@ -171,7 +170,11 @@ fn check_eni(world: &World, verb: &str, stage: Stage, lists: &[Vec<Subject>]) ->
             world.cluster.ask(NODE, "status")?
         );
     }
-    Ok(())
+    let last = lists
+        .iter()
+        .filter_map(|list| list.last())
+        .filter(|subject| subject.who != Who::Go);
+    last.map(Subject::check_wired).collect()
 }
 
 fn job(world: &World, verb: &str, subject: &Subject) -> Result<Job> {
