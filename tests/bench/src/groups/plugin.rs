@@ -170,11 +170,11 @@ fn check_pods(world: &World, stage: Stage, lists: &[Vec<Subject>]) -> Result<()>
             world.cluster.ask(NODE, "status")?
         );
     }
-    let last = lists
+    let mut last = lists
         .iter()
         .filter_map(|list| list.last())
         .filter(|subject| subject.who != Who::Go);
-    last.map(Subject::check_wired).collect()
+    last.try_for_each(Subject::check_wired)
 }
 
 fn job(world: &World, verb: &str, subject: &Subject) -> Result<Job> {
