@@ -21,15 +21,6 @@ const NEEDED_AS_ROOT: [(&str, &str); 4] = [
     ("/usr/lib/cni/loopback", "containernetworking-plugins"),
 ];
 
-/// What steps need that run as root only: see [`Step::as_root`](crate::steps::Step::as_root).
-const NEEDED_AS_ROOT: [(&str, &str); 4] = [
-    ("containerd", "containerd"),
-    ("runc", "runc"),
-    ("podman", "podman"),
-    // No program for people, so in no search path.
-    ("/usr/lib/cni/loopback", "containernetworking-plugins"),
-];
-
 /// One run of apt-get.
 const APT: Duration = Duration::from_secs(5 * 60);
 
