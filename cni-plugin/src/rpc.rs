@@ -8,6 +8,7 @@
 use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
@@ -40,7 +41,8 @@ const TURNS_TO_SEND: u32 = 3;
 /// Runs calls, one at a time.
 #[derive(Debug)]
 pub(crate) struct Caller {
-    runtime: Runtime,
+    /// Never shut down: the process ends with its last call, and the kernel clears up faster than we could.
+    runtime: ManuallyDrop<Runtime>,
 }
 
 /// Who is called, and how long.
@@ -135,7 +137,9 @@ impl Caller {
         builder.enable_io().enable_time().max_io_events_per_tick(EVENTS);
         let runtime = builder.build();
         runtime
-            .map(|runtime| Self { runtime })
+            .map(|runtime| Self {
+                runtime: ManuallyDrop::new(runtime),
+            })
             .map_err(|source| RpcError::Runtime { peer, source })
     }
 

@@ -1,16 +1,17 @@
 //! Names of interfaces. Other agents on the node compute the same names from the pod's namespace and name, so they are
 //! a contract.
 
-use sha1::{Digest, Sha1};
+use sha1_smol::Sha1;
 
 use crate::{IpamKey, PodName};
 
 /// Hexadecimal digits of the hash that end a name: prefix (≤ 4) + 11 = the kernel's limit of 15 characters.
 const SUFFIX_LEN: usize = 11;
 
-/// Without the formatting machinery, which costs the plugin more than the hash itself.
+/// Without the formatting machinery, which costs the plugin more than the hash itself, and with a hash that does not ask which
+/// processor this is: in a virtual machine each such question leaves the guest.
 fn hash_suffix(text: &str) -> String {
-    let digest = Sha1::digest(text.as_bytes());
+    let digest = Sha1::from(text).digest().bytes();
     let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
     digits
         .take(SUFFIX_LEN)
