@@ -3,7 +3,7 @@
 use crate::NetworkCard;
 
 /// One line per type, sorted by type: name, addresses per ENI, comma-separated ENIs per card, default card, flags
-/// (`p` prefixes, `t` trunk, `-` none).
+/// (`p` prefixes, `t` trunk, `-` none), IPv6 addresses per ENI, vCPUs (`-` where unknown).
 const TABLE: &str = include_str!("../data/instance-limits.tsv");
 
 /// What EC2 allows on one instance type.
@@ -28,13 +28,43 @@ pub enum PrefixDelegation {
     Unsupported,
 }
 
+/// Facts of an instance type that bound nothing in EC2's network API, and are not known of every type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InstanceShape {
+    /// IPv6 addresses per ENI; a prefix takes the room of one.
+    pub ipv6_per_eni: Option<u16>,
+    /// vCPUs as the type comes.
+    pub vcpus: Option<u16>,
+}
+
+/// Names of all types in the table, in order.
+pub fn instance_types() -> impl Iterator<Item = &'static str> {
+    TABLE.lines().filter_map(|line| Some(line.split_once('\t')?.0))
+}
+
+/// Columns of a known type after its name.
+fn row_of(instance_type: &str) -> Option<&'static str> {
+    TABLE
+        .lines()
+        .find_map(|line| line.strip_prefix(instance_type)?.strip_prefix('\t'))
+}
+
+impl InstanceShape {
+    /// Shape of a known type; `None` for types newer than the table.
+    pub fn of(instance_type: &str) -> Option<Self> {
+        let mut columns = row_of(instance_type)?.split('\t').skip(4);
+        let mut known = || columns.next().and_then(|number| number.parse().ok());
+        Some(Self {
+            ipv6_per_eni: known(),
+            vcpus: known(),
+        })
+    }
+}
+
 impl InstanceLimits {
     /// Limits of a known type; `None` for types newer than the table (ask EC2 then).
     pub fn of(instance_type: &str) -> Option<Self> {
-        TABLE.lines().find_map(|line| {
-            let rest = line.strip_prefix(instance_type)?.strip_prefix('\t')?;
-            Some(parse_row(rest).expect("the generated table is well formed (tested)"))
-        })
+        row_of(instance_type).map(|row| parse_row(row).expect("the generated table is well formed (tested)"))
     }
 
     /// ENIs that fit on the card pods use by default.
@@ -103,5 +133,15 @@ mod tests {
         assert_eq!(limits("p5.48xlarge").enis_on_default_card(), 2);
         assert_eq!(limits("t2.micro").prefix_delegation, PrefixDelegation::Unsupported);
         assert_eq!(InstanceLimits::of("m5"), None);
+    }
+
+    #[test]
+    fn shapes_tell_what_is_known_and_no_more() {
+        let shape = |name| InstanceShape::of(name).map(|shape| (shape.ipv6_per_eni, shape.vcpus));
+        assert_eq!(shape("m5.large"), Some((Some(10), Some(2))));
+        assert_eq!(shape("c1.medium").map(|(ipv6, _)| ipv6), Some(Some(0)));
+        assert_eq!(shape("c7i.32xlarge").map(|(ipv6, _)| ipv6), Some(None));
+        assert_eq!(shape("m5"), None);
+        assert!(instance_types().count() > 1_400 && instance_types().any(|name| name == "t3.nano"));
     }
 }

@@ -26,7 +26,7 @@ hypervisor; `bm`, bare metal; `pd`, takes delegated prefixes (Nitro or bare meta
 have a trunk ENI; `branch`, branch ENIs. `null` means unknown.
 
 `instance-limits.tsv` is the part that the programs read, made from it by `cargo xtask gen-limits`. Columns: type, `v4`, `cards`
-(comma-separated), `dc`, flags (`p` for `pd`, `t` for `trunk`, `-` for neither).
+(comma-separated), `dc`, flags (`p` for `pd`, `t` for `trunk`, `-` for neither), `v6`, `cpu` (`-` where unknown).
 
 Where the facts come from:
 
@@ -86,8 +86,16 @@ fn row(fact: &Value) -> Option<(String, String)> {
         cards.join(","),
         fact["dc"].as_u64()?.to_string(),
         flags,
+        known(&fact["v6"]),
+        known(&fact["cpu"]),
     ];
     Some((fact["type"].as_str()?.to_owned(), rest.join("\t")))
+}
+
+/// A number, or a dash.
+fn known(fact: &Value) -> String {
+    fact.as_u64()
+        .map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
 #[cfg(test)]
@@ -96,10 +104,13 @@ mod tests {
 
     #[test]
     fn a_fact_becomes_a_row_and_an_incomplete_one_none() {
-        let fact = serde_json::json!({"type": "x.big", "v4": 50, "cards": [8, 7], "dc": 1, "pd": true, "trunk": null});
-        assert_eq!(row(&fact), Some(("x.big".to_owned(), "50\t8,7\t1\tp".to_owned())));
+        let fact = serde_json::json!({"type": "x.big", "v4": 50, "cards": [8, 7], "dc": 1, "pd": true, "trunk": null, "v6": 0, "cpu": 896});
+        assert_eq!(
+            row(&fact),
+            Some(("x.big".to_owned(), "50\t8,7\t1\tp\t0\t896".to_owned()))
+        );
         let fact = serde_json::json!({"type": "x.old", "v4": 2, "cards": [2], "dc": 0, "pd": false, "trunk": false});
-        assert_eq!(row(&fact), Some(("x.old".to_owned(), "2\t2\t0\t-".to_owned())));
+        assert_eq!(row(&fact), Some(("x.old".to_owned(), "2\t2\t0\t-\t-\t-".to_owned())));
         assert_eq!(row(&serde_json::json!({"type": "x.none"})), None);
     }
 }
