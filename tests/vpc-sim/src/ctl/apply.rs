@@ -18,7 +18,7 @@ use crate::{LostAnswers, Simulator};
 pub(super) enum ApplyError {
     #[error("there is no action {0:?}")]
     Action(String),
-    #[error("there is no error code {0:?}")]
+    #[error("there is no error code {0:?}; this EC2 has {known}", known = all_codes())]
     Code(String),
     #[error("say what goes wrong: a code, a lost answer, or a delay")]
     NoFault,
@@ -104,6 +104,11 @@ pub(super) fn apply(target: &Target, request: Request) -> Result<Value, ApplyErr
             Ok(Value::Null)
         }
     }
+}
+
+fn all_codes() -> String {
+    let names: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+    names.join(", ")
 }
 
 fn parse_action(name: &str) -> Result<Action, ApplyError> {

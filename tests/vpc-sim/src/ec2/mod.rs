@@ -6,6 +6,8 @@
 
 mod decode;
 mod encode;
+#[cfg(test)]
+mod golden;
 mod params;
 mod server;
 #[cfg(test)]

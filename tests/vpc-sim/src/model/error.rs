@@ -72,11 +72,13 @@ codes! {
     InvalidVpcMalformed "InvalidVpcID.Malformed" 400,
     InvalidGroupNotFound "InvalidGroup.NotFound" 400,
     InvalidGroupMalformed "InvalidGroupId.Malformed" 400,
+    InvalidSecurityGroupNotFound "InvalidSecurityGroupID.NotFound" 400,
     InvalidInstanceNotFound "InvalidInstanceID.NotFound" 400,
     InvalidInstanceMalformed "InvalidInstanceID.Malformed" 400,
     InvalidId "InvalidID" 400,
     InvalidInstanceType "InvalidInstanceType" 400,
     InvalidNextToken "InvalidNextToken" 400,
+    InvalidPaginationToken "InvalidPaginationToken" 400,
 }
 
 impl ErrorCode {

@@ -1,63 +1,78 @@
 //! Filters and paging, the same for all describes.
 //!
-//! A resource tells its values by filter name ([`Filterable`]); unknown names are refused as EC2 does, so that a
-//! typing error in a client does not read as "no match".
+//! A kind of resource tells how its values are read by filter name ([`Filterable`]); unknown names are refused as EC2 does,
+//! so that a typing error in a client does not read as "no match".
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use vpc_types::{EniId, InstanceId};
 
-use super::ops::{InstanceView, Page};
-use super::record::{Eni, SecurityGroup, Vpc};
+use super::ops::{InstanceType, InstanceView, Page};
+use super::record::{Attachment, Eni, SecurityGroup, Vpc};
 use super::request::{Filter, Query};
 use super::subnet::Subnet;
 use super::{Ec2Error, ErrorCode};
 
+/// Reads a resource's values under one filter name.
+type Reader<T> = Box<dyn Fn(&T) -> Vec<String>>;
+
 /// A resource that filters can be applied to.
-pub(super) trait Filterable {
-    /// Its values under this filter name; `None` when the name means nothing for this kind.
-    fn values(&self, name: &str) -> Option<Vec<String>>;
+pub(super) trait Filterable: Sized {
+    /// How its values under this filter name are read; `None` when the name means nothing for this kind.
+    fn reader(name: &str) -> Option<Reader<Self>>;
     /// Its id, for paging.
     fn key(&self) -> &str;
 }
 
-fn tag_values(tags: &std::collections::BTreeMap<String, String>, name: &str) -> Option<Vec<String>> {
-    if name == "tag-key" {
-        return Some(tags.keys().cloned().collect());
-    }
-    if name == "tag-value" {
-        return Some(tags.values().cloned().collect());
-    }
-    let key = name.strip_prefix("tag:")?;
-    Some(tags.get(key).into_iter().cloned().collect())
+/// A filter on exactly one value.
+fn one<T, V: ToString>(value: impl Fn(&T) -> V + 'static) -> Option<Reader<T>> {
+    Some(Box::new(move |item| vec![value(item).to_string()]))
 }
 
-impl Filterable for std::sync::Arc<Eni> {
-    fn values(&self, name: &str) -> Option<Vec<String>> {
-        let one = |value: &dyn ToString| Some(vec![value.to_string()]);
-        let tie = |value: fn(&super::record::Attachment) -> String| Some(self.attachment.iter().map(value).collect());
+/// A filter on any number of values.
+fn many<T>(values: impl Fn(&T) -> Vec<String> + 'static) -> Option<Reader<T>> {
+    Some(Box::new(values))
+}
+
+/// `tag:KEY` and `tag-key`.
+fn tags<T: 'static>(name: &str, tags: fn(&T) -> &BTreeMap<String, String>) -> Option<Reader<T>> {
+    if name == "tag-key" {
+        return many(move |item| tags(item).keys().cloned().collect());
+    }
+    let key = name.strip_prefix("tag:")?.to_owned();
+    many(move |item| tags(item).get(&key).into_iter().cloned().collect())
+}
+
+/// A filter on an attachment, which not every ENI has.
+fn tie<V: ToString>(value: impl Fn(&Attachment) -> V + 'static) -> Option<Reader<Arc<Eni>>> {
+    many(move |eni: &Arc<Eni>| eni.attachment.iter().map(|tie| value(tie).to_string()).collect())
+}
+
+impl Filterable for Arc<Eni> {
+    fn reader(name: &str) -> Option<Reader<Self>> {
         match name {
-            "network-interface-id" => one(&self.id),
-            "subnet-id" => one(&self.subnet),
-            "vpc-id" => one(&self.vpc),
-            "availability-zone" => one(&self.zone),
-            "status" => one(&self.status().as_str()),
-            "description" => one(&self.description),
-            "mac-address" => one(&self.mac),
-            "interface-type" => one(&self.interface_type.as_str()),
-            "private-ip-address" => one(&self.primary),
-            "source-dest-check" => one(&self.source_dest_check.as_str()),
-            "addresses.private-ip-address" => Some(
-                std::iter::once(&self.primary)
-                    .chain(&self.secondary)
-                    .map(ToString::to_string)
-                    .collect(),
-            ),
-            "group-id" => Some(self.groups.iter().map(ToString::to_string).collect()),
-            "attachment.attachment-id" => tie(|tie| tie.id.to_string()),
-            "attachment.instance-id" => tie(|tie| tie.instance.to_string()),
-            "attachment.device-index" => tie(|tie| tie.device.to_string()),
-            "attachment.status" => tie(|tie| tie.status.as_str().to_owned()),
-            "attachment.delete-on-termination" => tie(|tie| tie.on_termination.as_str().to_owned()),
-            _ => tag_values(&self.tags, name),
+            "network-interface-id" => one(|eni: &Self| eni.id.clone()),
+            "subnet-id" => one(|eni: &Self| eni.subnet.clone()),
+            "vpc-id" => one(|eni: &Self| eni.vpc.clone()),
+            "availability-zone" => one(|eni: &Self| eni.zone.clone()),
+            "status" => one(|eni: &Self| eni.status().as_str()),
+            "description" => one(|eni: &Self| eni.description.clone()),
+            "mac-address" => one(|eni: &Self| eni.mac),
+            "interface-type" => one(|eni: &Self| eni.interface_type.as_str()),
+            "private-ip-address" => one(|eni: &Self| eni.primary),
+            "source-dest-check" => one(|eni: &Self| eni.source_dest_check.as_str()),
+            "addresses.private-ip-address" => many(|eni: &Self| {
+                let all = std::iter::once(&eni.primary).chain(&eni.secondary);
+                all.map(ToString::to_string).collect()
+            }),
+            "group-id" => many(|eni: &Self| eni.groups.iter().map(ToString::to_string).collect()),
+            "attachment.attachment-id" => tie(|tie| tie.id.clone()),
+            "attachment.instance-id" => tie(|tie| tie.instance.clone()),
+            "attachment.device-index" => tie(|tie| tie.device),
+            "attachment.status" => tie(|tie| tie.status.as_str()),
+            "attachment.delete-on-termination" => tie(|tie| tie.on_termination.as_str()),
+            _ => tags(name, |eni| &eni.tags),
         }
     }
 
@@ -67,24 +82,21 @@ impl Filterable for std::sync::Arc<Eni> {
 }
 
 impl Filterable for InstanceView {
-    fn values(&self, name: &str) -> Option<Vec<String>> {
-        let one = |value: &dyn ToString| Some(vec![value.to_string()]);
+    fn reader(name: &str) -> Option<Reader<Self>> {
         match name {
-            "instance-id" => one(&self.instance.id),
-            "instance-type" => one(&self.instance.instance_type),
-            "instance-state-name" => one(&self.instance.state.as_str()),
-            "subnet-id" => one(&self.instance.subnet),
-            "vpc-id" => one(&self.instance.vpc),
-            "availability-zone" => one(&self.instance.zone),
-            "private-ip-address" => Some(
-                self.enis
-                    .first()
-                    .map(|eni| eni.primary.to_string())
-                    .into_iter()
-                    .collect(),
-            ),
-            "network-interface.network-interface-id" => Some(self.enis.iter().map(|eni| eni.id.to_string()).collect()),
-            _ => tag_values(&self.instance.tags, name),
+            "instance-id" => one(|view: &Self| view.instance.id.clone()),
+            "instance-type" => one(|view: &Self| view.instance.instance_type.clone()),
+            "instance-state-name" => one(|view: &Self| view.instance.state.as_str()),
+            "subnet-id" => one(|view: &Self| view.instance.subnet.clone()),
+            "vpc-id" => one(|view: &Self| view.instance.vpc.clone()),
+            "availability-zone" => one(|view: &Self| view.instance.zone.clone()),
+            "private-ip-address" => {
+                many(|view: &Self| view.enis.iter().take(1).map(|eni| eni.primary.to_string()).collect())
+            }
+            "network-interface.network-interface-id" => {
+                many(|view: &Self| view.enis.iter().map(|eni| eni.id.to_string()).collect())
+            }
+            _ => tags(name, |view| &view.instance.tags),
         }
     }
 
@@ -93,16 +105,37 @@ impl Filterable for InstanceView {
     }
 }
 
-impl Filterable for Subnet {
-    fn values(&self, name: &str) -> Option<Vec<String>> {
-        let one = |value: &dyn ToString| Some(vec![value.to_string()]);
+impl Filterable for InstanceType {
+    fn reader(name: &str) -> Option<Reader<Self>> {
         match name {
-            "subnet-id" => one(&self.id),
-            "vpc-id" => one(&self.vpc),
-            "availability-zone" | "availabilityZone" => one(&self.zone),
-            "cidr-block" | "cidr" => one(&self.cidr),
-            "state" => one(&"available"),
-            _ => tag_values(&self.tags, name),
+            "instance-type" => one(|kind: &Self| kind.name.clone()),
+            "bare-metal" => one(Self::is_bare_metal),
+            "hypervisor" => many(|kind: &Self| kind.hypervisor().into_iter().map(str::to_owned).collect()),
+            "network-info.maximum-network-interfaces" => {
+                one(|kind: &Self| kind.limits.enis_per_card.iter().sum::<u16>())
+            }
+            "network-info.maximum-network-cards" => one(|kind: &Self| kind.limits.enis_per_card.len()),
+            "network-info.ipv4-addresses-per-interface" => one(|kind: &Self| kind.limits.ipv4_per_eni),
+            "vcpu-info.default-vcpus" => many(|kind: &Self| kind.shape.vcpus.iter().map(ToString::to_string).collect()),
+            _ => None,
+        }
+    }
+
+    fn key(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Filterable for Subnet {
+    fn reader(name: &str) -> Option<Reader<Self>> {
+        match name {
+            "subnet-id" => one(|subnet: &Self| subnet.id.clone()),
+            "vpc-id" => one(|subnet: &Self| subnet.vpc.clone()),
+            "availability-zone" | "availabilityZone" => one(|subnet: &Self| subnet.zone.clone()),
+            "available-ip-address-count" => one(Self::available),
+            "cidr-block" | "cidr" | "cidrBlock" => one(|subnet: &Self| subnet.cidr),
+            "state" => one(|_: &Self| "available"),
+            _ => tags(name, |subnet| &subnet.tags),
         }
     }
 
@@ -112,13 +145,16 @@ impl Filterable for Subnet {
 }
 
 impl Filterable for Vpc {
-    fn values(&self, name: &str) -> Option<Vec<String>> {
-        let one = |value: &dyn ToString| Some(vec![value.to_string()]);
+    fn reader(name: &str) -> Option<Reader<Self>> {
         match name {
-            "vpc-id" => one(&self.id),
-            "cidr" | "cidr-block" => Some(self.cidrs.first().map(ToString::to_string).into_iter().collect()),
-            "state" => one(&"available"),
-            _ => tag_values(&self.tags, name),
+            "vpc-id" => one(|vpc: &Self| vpc.id.clone()),
+            "cidr" => many(|vpc: &Self| vpc.cidrs.iter().take(1).map(ToString::to_string).collect()),
+            "cidr-block-association.cidr-block" => {
+                many(|vpc: &Self| vpc.cidrs.iter().map(ToString::to_string).collect())
+            }
+            "state" => one(|_: &Self| "available"),
+            "is-default" => one(|_: &Self| false),
+            _ => tags(name, |vpc| &vpc.tags),
         }
     }
 
@@ -128,14 +164,13 @@ impl Filterable for Vpc {
 }
 
 impl Filterable for SecurityGroup {
-    fn values(&self, name: &str) -> Option<Vec<String>> {
-        let one = |value: &dyn ToString| Some(vec![value.to_string()]);
+    fn reader(name: &str) -> Option<Reader<Self>> {
         match name {
-            "group-id" => one(&self.id),
-            "group-name" => one(&self.name),
-            "vpc-id" => one(&self.vpc),
-            "description" => one(&self.description),
-            _ => tag_values(&self.tags, name),
+            "group-id" => one(|group: &Self| group.id.clone()),
+            "group-name" => one(|group: &Self| group.name.clone()),
+            "vpc-id" => one(|group: &Self| group.vpc.clone()),
+            "description" => one(|group: &Self| group.description.clone()),
+            _ => tags(name, |group| &group.tags),
         }
     }
 
@@ -146,28 +181,27 @@ impl Filterable for SecurityGroup {
 
 /// Items that pass all filters, one page of them. `items` come in the order of their keys.
 pub(super) fn select<T: Filterable>(items: impl Iterator<Item = T>, query: &Query) -> Result<Page<T>, Ec2Error> {
-    let mut passed = Vec::new();
-    for item in items {
-        if passes(&item, &query.filters)? {
-            passed.push(item);
-        }
-    }
-    page(passed, query)
+    // Before any item is looked at: an unknown name is refused also where nothing could match.
+    let filters = query
+        .filters
+        .iter()
+        .map(readable)
+        .collect::<Result<Vec<(Reader<T>, &[String])>, _>>()?;
+    let passes = |item: &T| {
+        filters.iter().all(|(read, patterns)| {
+            let values = read(item);
+            values
+                .iter()
+                .any(|value| patterns.iter().any(|pattern| matches_glob(pattern, value)))
+        })
+    };
+    page(items.filter(passes).collect(), query)
 }
 
-fn passes(item: &impl Filterable, filters: &[Filter]) -> Result<bool, Ec2Error> {
-    for filter in filters {
-        let values = item
-            .values(&filter.name)
-            .ok_or_else(|| Ec2Error::value(format!("The filter '{}' is invalid", filter.name)))?;
-        if !values
-            .iter()
-            .any(|value| filter.values.iter().any(|pattern| matches_glob(pattern, value)))
-        {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+fn readable<T: Filterable>(filter: &Filter) -> Result<(Reader<T>, &[String]), Ec2Error> {
+    let reader =
+        T::reader(&filter.name).ok_or_else(|| Ec2Error::value(format!("The filter '{}' is invalid", filter.name)))?;
+    Ok((reader, &filter.values))
 }
 
 fn page<T: Filterable>(mut items: Vec<T>, query: &Query) -> Result<Page<T>, Ec2Error> {
@@ -296,6 +330,14 @@ mod tests {
         ] {
             assert_eq!(matches_glob(pattern, text), matches, "{pattern} ~ {text}");
         }
+    }
+
+    #[test]
+    fn an_unknown_filter_is_refused_even_where_nothing_could_match() {
+        let query = Query::filtered("vpc-idd", "vpc-1");
+        let refusal = select(std::iter::empty::<Subnet>(), &query).unwrap_err();
+        assert_eq!(refusal.code, ErrorCode::InvalidParameterValue);
+        assert!(select(std::iter::empty::<Subnet>(), &Query::filtered("vpc-id", "vpc-1")).is_ok());
     }
 
     #[test]

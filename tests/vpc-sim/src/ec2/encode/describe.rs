@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use vpc_types::limits::PrefixDelegation;
-
 use super::super::xml::Xml;
 use super::eni::{encode_eni, encode_eni_of_instance, encode_tags, private_dns_name, zone_id};
 use super::{Context, Encode};
@@ -72,13 +70,12 @@ fn encode_instance(view: &InstanceView, context: &Context<'_>, xml: &mut Xml) {
 
 fn encode_type(kind: &InstanceType, _: &Context<'_>, xml: &mut Xml) {
     let limits = &kind.limits;
-    let is_metal = kind.name.contains("metal");
     let total: u16 = limits.enis_per_card.iter().sum();
     xml.text("instanceType", &kind.name);
-    xml.text("bareMetal", is_metal);
-    if !is_metal {
-        let is_nitro = limits.prefix_delegation == PrefixDelegation::Supported;
-        xml.text("hypervisor", if is_nitro { "nitro" } else { "xen" });
+    xml.text("bareMetal", kind.is_bare_metal());
+    xml.maybe("hypervisor", kind.hypervisor());
+    if let Some(vcpus) = kind.shape.vcpus {
+        xml.element("vCpuInfo", |xml| xml.text("defaultVCpus", vcpus));
     }
     xml.element("networkInfo", |xml| {
         xml.text("maximumNetworkInterfaces", total);
@@ -94,9 +91,8 @@ fn encode_type(kind: &InstanceType, _: &Context<'_>, xml: &mut Xml) {
             },
         );
         xml.text("ipv4AddressesPerInterface", limits.ipv4_per_eni);
-        // The table has no column for it; equal on all types that have IPv6.
-        xml.text("ipv6AddressesPerInterface", limits.ipv4_per_eni);
-        xml.text("ipv6Supported", true);
+        xml.maybe("ipv6AddressesPerInterface", kind.shape.ipv6_per_eni);
+        xml.text("ipv6Supported", kind.shape.ipv6_per_eni.is_none_or(|most| most > 0));
     });
 }
 

@@ -1,9 +1,10 @@
 //! The describes. They show what has become visible, which may be older than the truth.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use vpc_types::limits::{InstanceShape, PrefixDelegation, instance_types};
 use vpc_types::{InstanceId, InstanceLimits};
 
 use super::super::filter::{Named, check_paging, select};
@@ -22,6 +23,10 @@ use super::Operation;
 const PAGE_MAX: u32 = 1_000;
 /// Most instance types per page.
 const TYPES_PAGE_MAX: u32 = 100;
+
+/// All types; a look-up of each by name would make every page of them slow.
+static CATALOGUE: LazyLock<Vec<InstanceType>> =
+    LazyLock::new(|| instance_types().filter_map(InstanceType::of).collect());
 
 /// One page of a describe.
 #[derive(Debug, Clone)]
@@ -48,6 +53,29 @@ pub struct InstanceType {
     pub name: String,
     /// What it allows.
     pub limits: InstanceLimits,
+    /// What else it has.
+    pub shape: InstanceShape,
+}
+
+impl InstanceType {
+    fn of(name: &str) -> Option<Self> {
+        Some(Self {
+            name: name.to_owned(),
+            limits: InstanceLimits::of(name)?,
+            shape: InstanceShape::of(name)?,
+        })
+    }
+
+    /// Whether there is no hypervisor.
+    pub fn is_bare_metal(&self) -> bool {
+        self.name.contains("metal")
+    }
+
+    /// `nitro` or `xen`; bare metal has none.
+    pub fn hypervisor(&self) -> Option<&'static str> {
+        let is_nitro = self.limits.prefix_delegation == PrefixDelegation::Supported;
+        (!self.is_bare_metal()).then_some(if is_nitro { "nitro" } else { "xen" })
+    }
 }
 
 fn breadth(query: &Query) -> Breadth {
@@ -144,27 +172,26 @@ impl Operation for DescribeInstanceTypes {
     type Output = Page<InstanceType>;
     const ACTION: Action = Action::DescribeInstanceTypes;
 
-    /// Names are required here: the whole catalogue is of no use to a network plugin.
     fn execute(&self, _: &mut World, _: Duration) -> Result<Self::Output, Ec2Error> {
-        if self.ids.is_empty() {
-            return Err(Ec2Error::missing("InstanceType"));
-        }
-        check_paging(&self.query, 0, TYPES_PAGE_MAX)?;
+        check_paging(&self.query, self.ids.len(), TYPES_PAGE_MAX)?;
         let known = |name: &String| {
-            let limits = InstanceLimits::of(name).ok_or_else(|| {
+            InstanceType::of(name).ok_or_else(|| {
                 let text = format!("The following supplied instance types do not exist: [{name}]");
                 Ec2Error::new(ErrorCode::InvalidInstanceType, text)
-            })?;
-            Ok(InstanceType {
-                name: name.clone(),
-                limits,
             })
         };
-        let items = self.ids.iter().map(known).collect::<Result<_, _>>()?;
-        Ok(Page {
-            items,
-            next_token: None,
-        })
+        let mut kinds = if self.ids.is_empty() {
+            CATALOGUE.clone()
+        } else {
+            self.ids.iter().map(known).collect::<Result<Vec<_>, _>>()?
+        };
+        kinds.sort_by(|a, b| a.name.cmp(&b.name));
+        let query = Query {
+            // Without a size, EC2 answers the catalogue in pages of the largest one.
+            max_results: self.query.max_results.or(Some(TYPES_PAGE_MAX)),
+            ..self.query.clone()
+        };
+        select(kinds.into_iter(), &query)
     }
 }
 
