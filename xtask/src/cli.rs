@@ -37,6 +37,7 @@ pub(crate) fn command() -> Command {
                 .arg(path("plugin", "CNI plugin to test instead of aws-cni"))
                 .arg(path("daemon", "daemon to test instead of ipamd")),
         )
+        .subcommand(Command::new("foreign").about("boto3, awscli and kubectl against the simulated VPC"))
         .subcommand(
             passed_on("bench", "What our binaries cost, next to the least that is possible and to a plugin in Go").after_help(
                 "--quick takes fewer samples, --markdown prints the tables for docs/performance.md; --help of vpc-bench has more.",

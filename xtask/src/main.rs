@@ -10,6 +10,7 @@ mod builds;
 mod cli;
 mod context;
 mod demo;
+mod foreign;
 mod generate;
 mod lint;
 mod run;
@@ -47,6 +48,7 @@ fn dispatch() -> Result<ExitCode> {
     match name {
         "demo" => demo::demo(&context, &cli::texts(arguments, "args")),
         "e2e" => demo::e2e(&context, &demo::Replacements::from(arguments)),
+        "foreign" => steps::report(&context, vec![foreign::step()]),
         "test" => steps::report(&context, suites::steps(&context, cli::lanes(arguments))?),
         "runtimes" => runtimes::by_hand(&context, &cli::texts(arguments, "args")),
         "bench" => bench::by_hand(&context, &cli::texts(arguments, "args")),

@@ -10,7 +10,13 @@ use crate::context::Context;
 use crate::run::{self, Deadline};
 
 /// A program and the Debian package that brings it.
-const NEEDED: [(&str, &str); 3] = [("nft", "nftables"), ("ip", "iproute2"), ("strace", "strace")];
+const NEEDED: [(&str, &str); 4] = [
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("strace", "strace"),
+    ("python3", "python3"),
+];
+
 
 /// What steps need that run as root only: see [`Step::as_root`](crate::steps::Step::as_root).
 const NEEDED_AS_ROOT: [(&str, &str); 4] = [
@@ -36,11 +42,15 @@ pub(crate) fn programs(context: &Context) -> Result<()> {
         return Ok(());
     }
     let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    let programs: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
+    install(context, &programs.join(", "), &packages)
+}
+
+/// Installs packages when we may, else says who needs them for what.
+pub(crate) fn install(context: &Context, needed: &str, packages: &[&str]) -> Result<()> {
     if !is_root()? || context.find("apt-get").is_none() {
-        let programs: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
         bail!(
-            "the tests need {}; on Debian and Ubuntu: sudo apt-get install {}",
-            programs.join(", "),
+            "the tests need {needed}; on Debian and Ubuntu: sudo apt-get install {}",
             packages.join(" ")
         );
     }

@@ -8,6 +8,7 @@ use crate::bench;
 use crate::cli::Lanes;
 use crate::context::Context;
 use crate::demo::{self, Replacements};
+use crate::foreign;
 use crate::runtimes;
 use crate::setup;
 use crate::sim::{self, Core};
@@ -43,6 +44,7 @@ pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
         }),
         runtimes::step(),
         Step::new("demo", 10, demo::demo_step),
+        foreign::step(),
         Step::new("storms", 10, |context, deadline| storm::step(context, &[], deadline)),
         Step::new("sim", 15, |context, deadline| {
             sim::step(context, Core::Shipped, &["--seeds", "200"], deadline)
