@@ -6,6 +6,7 @@ pub mod config;
 pub mod ctl;
 mod ec2;
 mod imds;
+pub mod kube;
 pub mod model;
 mod sim;
 pub mod vpc;

@@ -25,6 +25,9 @@ pub(super) struct Options {
     /// Node name or instance id whose metadata is shown; the first node's without it
     #[arg(long, requires = "imds_listen", value_name = "NODE")]
     imds_instance: Option<String>,
+    /// Where the Kubernetes API listens, if it is wanted
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    kube_listen: Option<SocketAddr>,
     #[command(flatten)]
     config: ConfigFile,
     #[command(flatten)]
@@ -46,13 +49,18 @@ async fn serve(options: &Options, config: &Config) -> anyhow::Result<()> {
         .iter()
         .map(|node| json!({"name": node.name, "instance": node.instance.as_str()}))
         .collect();
-    let simulator = Simulator::new(built.model, built.imds);
+    let simulator = Simulator::of(built);
     let ec2 = listen(options.listen).await?;
     let ec2_at = ec2.local_addr()?;
     let imds = match options.imds_listen {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
+    let kube = match options.kube_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    let kube_at = kube.as_ref().map(TcpListener::local_addr).transpose()?;
     let imds_at = imds.as_ref().map(TcpListener::local_addr).transpose()?;
     let state_dir = options.instance.path();
     let ctl = ctl::bind(&state_dir)
@@ -67,6 +75,7 @@ async fn serve(options: &Options, config: &Config) -> anyhow::Result<()> {
     print_line(
         &json!({
             "ready": true, "pid": std::process::id(), "ec2": format!("http://{ec2_at}"), "imds": imds_url,
+            "kube": kube_at.map(|at| format!("http://{at}")),
             "state_dir": ctl.as_ref().map(|_| state_dir.display().to_string()), "nodes": nodes,
         })
         .to_string(),
@@ -82,6 +91,7 @@ async fn serve(options: &Options, config: &Config) -> anyhow::Result<()> {
         ended = end_wanted() => ended.context("cannot wait for signals"),
         ended = simulator.serve_ec2(ec2) => ended.context("the EC2 server ended"),
         ended = serve_or_wait(imds.map(|imds| simulator.serve_imds(imds, asker))) => ended.context("IMDS ended"),
+        ended = serve_or_wait(kube.map(|kube| simulator.kube().serve(kube))) => ended.context("the Kubernetes API ended"),
         ended = serve_or_wait(ctl.map(|ctl| ctl::serve(ctl, target))) => ended.context("the ctl server ended"),
         () = forget_changes(&simulator) => Ok(()),
     }

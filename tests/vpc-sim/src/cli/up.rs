@@ -11,7 +11,7 @@ use vpc_fabric::sandbox::enter;
 use vpc_fabric::{Entry, Privilege, Sandbox, SandboxConfig};
 use vpc_sim::config::Config;
 use vpc_sim::ctl::{self, Target};
-use vpc_sim::vpc::Vpc;
+use vpc_sim::vpc::{ENVIRONMENT_FILE, Vpc};
 
 use super::{ConfigFile, StateDir, end_wanted, print_line, say};
 
@@ -100,6 +100,7 @@ fn ready(config: &Config, vpc: &Vpc, mut facts: Value) -> Value {
             Some(json!({
                 "name": node.name, "instance": instance.as_str(), "type": node.instance_type, "address": address,
                 "pid": vpc.handle().thread_in(&node.name), "run_dir": outside,
+                "environment": vpc.environment(&node.name),
             }))
         })
         .collect();
@@ -112,6 +113,7 @@ fn ready(config: &Config, vpc: &Vpc, mut facts: Value) -> Value {
     facts["host_init_pid"] = json!(vpc.handle().host_init_pid());
     facts["ec2"] = json!(vpc.ec2_url());
     facts["imds"] = json!(vpc.imds_url());
+    facts["kube"] = json!(vpc.kube_url());
     facts["nodes"] = json!(nodes);
     facts["internet"] = json!(internet);
     facts
@@ -152,9 +154,10 @@ fn greet(config: &Config, vpc: &Vpc, took: Duration) {
         ));
     }
     say(&format!(
-        "EC2 at {}, IMDS at {}, from within the nodes",
+        "EC2 at {}, IMDS at {}, Kubernetes at {}, from within the nodes; variables: {ENVIRONMENT_FILE}",
         vpc.ec2_url(),
-        vpc.imds_url()
+        vpc.imds_url(),
+        vpc.kube_url()
     ));
     if let Some(node) = config.nodes.first() {
         say(&format!(

@@ -4,12 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use vpc_types::{InstanceId, SubnetId, VpcId};
+use serde_json::Value;
+use vpc_types::limits::InstanceShape;
+use vpc_types::{InstanceId, InstanceLimits, SubnetId, VpcId};
 
 use super::{Config, ConfigError, NodeConfig, Policy, Profile, SubnetConfig};
 use crate::imds::{ImdsOptions, TokenPolicy};
+use crate::kube::Kube;
+use crate::kube::objects::{self, NodeFacts};
 use crate::model::request::Ipv4Request;
-use crate::model::{Action, AllocationPolicy, Delay, InstanceSpec, Model, Settings, SetupError, SubnetSpec, Throttle};
+use crate::model::{
+    Action, AllocationPolicy, Attachment, Delay, InstanceSpec, Model, Settings, SetupError, SubnetSpec, Throttle,
+};
 
 /// A model as the configuration says.
 #[derive(Debug)]
@@ -20,6 +26,8 @@ pub struct Built {
     pub nodes: Vec<BuiltNode>,
     /// How IMDS is to be served.
     pub imds: ImdsOptions,
+    /// Objects of the cluster.
+    pub objects: Vec<Value>,
 }
 
 /// A node and its instance.
@@ -48,7 +56,7 @@ impl Config {
                 return Err(taken(format!("subnets[{number}].name"), &subnet.name));
             }
         }
-        self.check_endpoint()?;
+        self.check_endpoints()?;
         self.check_names()?;
         let mut nodes = Vec::new();
         for (number, node) in self.nodes.iter().enumerate() {
@@ -67,6 +75,7 @@ impl Config {
             return Err(ConfigError::value("imds.hop_limit", "must be at least 1"));
         }
         Ok(Built {
+            objects: self.objects(&model, &nodes)?,
             model,
             nodes,
             imds: ImdsOptions {
@@ -96,19 +105,63 @@ impl Config {
         Ok(settings)
     }
 
-    /// No ENI may ever get the endpoint's address.
-    fn check_endpoint(&self) -> Result<(), ConfigError> {
-        let address = *self.ec2_endpoint.ip();
-        let problem = |text: String| Err(ConfigError::value("ec2_endpoint", text));
+    /// No ENI may ever get an endpoint's address.
+    fn check_endpoints(&self) -> Result<(), ConfigError> {
+        for (field, endpoint) in [
+            ("ec2_endpoint", self.ec2_endpoint),
+            ("kube_endpoint", self.kube_endpoint),
+        ] {
+            self.check_endpoint(*endpoint.ip())
+                .map_err(|problem| ConfigError::value(field, problem))?;
+        }
+        if self.ec2_endpoint == self.kube_endpoint {
+            return Err(ConfigError::value(
+                "kube_endpoint",
+                "the EC2 API has this address and port",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_endpoint(&self, address: Ipv4Addr) -> Result<(), String> {
         if !self.vpc_cidrs.iter().any(|cidr| cidr.contains(&address)) {
-            return problem(format!("{address} lies outside the VPC"));
+            return Err(format!("{address} lies outside the VPC"));
         }
         let subnet = self.subnets.iter().find(|subnet| subnet.cidr.contains(&address));
         match subnet.map(|subnet| u32::from(address) - u32::from(subnet.cidr.network())) {
             // Three addresses after the network's own belong to EC2; the first of them is the router's.
             None | Some(2..=3) => Ok(()),
-            Some(_) => problem(format!("an ENI could get {address}; take one outside all subnets")),
+            Some(_) => Err(format!("an ENI could get {address}; take one outside all subnets")),
         }
+    }
+
+    /// A node and a CNINode for each instance, then those of the file.
+    fn objects(&self, model: &Model, nodes: &[BuiltNode]) -> Result<Vec<Value>, ConfigError> {
+        let mut all: Vec<_> = self
+            .nodes
+            .iter()
+            .zip(nodes)
+            .flat_map(|(node, built)| {
+                [
+                    objects::node(&facts_of(model, node, built)),
+                    objects::cni_node(&node.name),
+                ]
+            })
+            .collect();
+        all.extend(self.objects.iter().cloned());
+        // Complaints come before anything is started.
+        let trial = Kube::new(self.seed);
+        let configured = all.len() - self.objects.len();
+        for (number, object) in all.iter().enumerate() {
+            let field = number.checked_sub(configured).map_or_else(
+                || format!("nodes[{}].name", number / 2),
+                |number| format!("objects[{number}]"),
+            );
+            trial
+                .apply(object.clone())
+                .map_err(|error| ConfigError::value(field, error))?;
+        }
+        Ok(all)
     }
 
     /// Names of nodes and hosts stand in paths and on command lines.
@@ -138,6 +191,38 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn facts_of(model: &Model, node: &NodeConfig, built: &BuiltNode) -> NodeFacts {
+    let primary = model
+        .enis_of(&built.instance)
+        .find(|eni| eni.attachment.as_ref().is_some_and(Attachment::is_primary));
+    let shape = InstanceShape::of(&node.instance_type);
+    let vcpus = shape.and_then(|shape| shape.vcpus).unwrap_or(2);
+    NodeFacts {
+        name: node.name.clone(),
+        instance: built.instance.to_string(),
+        instance_type: node.instance_type.clone(),
+        zone: model
+            .instance(&built.instance)
+            .map(|instance| instance.zone.clone())
+            .unwrap_or_default(),
+        address: primary.map(|eni| eni.primary),
+        max_pods: node.max_pods.unwrap_or_else(|| max_pods(&node.instance_type, vcpus)),
+        cpus: vcpus,
+        labels: node.labels.clone(),
+    }
+}
+
+/// Pods that the type's secondary addresses suffice for; the two beside them use the host's network. EKS recommends at most 110
+/// up to 30 vCPUs, else 250.
+fn max_pods(instance_type: &str, vcpus: u16) -> u32 {
+    let cap = if vcpus <= 30 { 110 } else { 250 };
+    let by_addresses = InstanceLimits::of(instance_type).map_or(cap, |limits| {
+        let pods_per_eni = u32::from(limits.ipv4_per_eni).saturating_sub(1);
+        u32::from(limits.enis_on_default_card()) * pods_per_eni + 2
+    });
+    by_addresses.min(cap)
 }
 
 fn taken(field: String, name: &str) -> ConfigError {

@@ -75,6 +75,10 @@ pub struct Config {
     pub internet: Vec<InternetConfig>,
     /// Where nodes reach the EC2 API, an address of the VPC that no ENI can get.
     pub ec2_endpoint: SocketAddrV4,
+    /// Where nodes reach the Kubernetes API, likewise.
+    pub kube_endpoint: SocketAddrV4,
+    /// Objects in the cluster from the start, besides nodes and CNINodes.
+    pub objects: Vec<serde_json::Value>,
     /// Instance metadata.
     pub imds: ImdsConfig,
     /// Latency per action in milliseconds.
@@ -156,6 +160,11 @@ pub struct NodeConfig {
     /// Tags.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// Most pods that kubelet takes; what the type's ENIs have addresses for, within EKS's caps, when absent.
+    pub max_pods: Option<u32>,
+    /// Labels of the node object, besides the usual ones.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Absolute directories the node gets for itself, empty at first, besides `/run` and `/var/log`.
     #[serde(default)]
     pub private_dirs: Vec<PathBuf>,
@@ -218,6 +227,8 @@ impl Default for Config {
             prefixes: 0,
             public_address: None,
             tags: BTreeMap::new(),
+            max_pods: None,
+            labels: BTreeMap::new(),
             private_dirs: Vec::new(),
         };
         Self {
@@ -232,6 +243,8 @@ impl Default for Config {
                 addresses: vec![Ipv4Addr::new(203, 0, 113, 10)],
             }],
             ec2_endpoint: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 80),
+            kube_endpoint: SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 6443),
+            objects: Vec::new(),
             imds: ImdsConfig::default(),
             latency_ms: BTreeMap::new(),
             timing_ms: Timing::default(),
@@ -332,6 +345,13 @@ mod tests {
             (r#"{"latency_ms": {"CreateWorld": 1}}"#, "latency_ms.CreateWorld"),
             (r#"{"throttle_factor": 0}"#, "throttle_factor"),
             (r#"{"ec2_endpoint": "10.0.1.77:80"}"#, "ec2_endpoint"),
+            (r#"{"kube_endpoint": "10.1.0.2:80"}"#, "kube_endpoint"),
+            (r#"{"kube_endpoint": "10.0.0.2:80"}"#, "kube_endpoint"),
+            (r#"{"objects": [{"kind": "Deployment"}]}"#, "objects[0]"),
+            (
+                r#"{"nodes": [{"name": "n", "subnet": "subnet-1", "labels": {"a": 1}}]}"#,
+                "nodes[0].labels",
+            ),
             (r#"{"vpc_cidrs": []}"#, "vpc_cidrs"),
             ("{", "EOF"),
         ] {

@@ -30,6 +30,8 @@ pub(super) enum ApplyError {
     Refused(#[from] Ec2Error),
     #[error("{0}")]
     Setup(#[from] crate::model::SetupError),
+    #[error("{0}")]
+    Kube(#[from] crate::kube::KubeError),
     #[error("{0} is attached to nothing")]
     NotAttached(EniId),
     #[error("a factor must be greater than 0")]
@@ -98,6 +100,7 @@ pub(super) fn apply(target: &Target, request: Request) -> Result<Value, ApplyErr
         Request::Assign { eni, count, prefixes } => assign(simulator, &eni, count, prefixes),
         Request::Unassign { eni, what } => unassign(simulator, &eni, &what),
         Request::Detach { eni } => detach(simulator, &eni),
+        Request::Kube(request) => Ok(super::kube::apply(simulator.kube(), request)?),
         Request::Terminate { instance } => {
             let instance = InstanceId::parse(&instance)?;
             simulator.with_model(|model, now| model.terminate_instance(now, &instance))?;

@@ -8,12 +8,14 @@
 mod apply;
 mod client;
 mod dump;
+mod kube;
 mod server;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 pub use client::{ClientError, request};
+pub use kube::KubeRequest;
 pub use server::{bind, serve};
 
 use crate::Simulator;
@@ -116,6 +118,9 @@ pub enum Request {
         /// The instance.
         instance: String,
     },
+    /// Look into the cluster, change its objects, or take its API server away.
+    #[command(subcommand)]
+    Kube(KubeRequest),
 }
 
 fn one() -> usize {

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,9 +13,10 @@ use tokio::net::TcpStream;
 const IDLE_MAX: Duration = Duration::from_secs(300);
 
 /// Serves until the peer closes, is idle too long, or `respond` fails, which drops the connection without an answer.
-pub(crate) async fn http_connection<F, E>(stream: TcpStream, respond: impl Fn(Request<Incoming>) -> F)
+pub(crate) async fn http_connection<F, B, E>(stream: TcpStream, respond: impl Fn(Request<Incoming>) -> F)
 where
-    F: Future<Output = Result<Response<Full<Bytes>>, E>>,
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + 'static,
     E: std::error::Error + Send + Sync + 'static,
 {
     let served = http1::Builder::new()

@@ -19,7 +19,9 @@ use vpc_types::InstanceId;
 pub use attempts::{AttemptCount, Attempts};
 pub(crate) use connection::http_connection;
 
+use crate::config::Built;
 use crate::imds::{ImdsOptions, Tokens};
+use crate::kube::Kube;
 use crate::model::{Action, Change, Model};
 
 /// Connections served at once per endpoint; more wait in the kernel's queue.
@@ -59,6 +61,7 @@ pub(crate) struct Shared {
     request_ids: Mutex<fastrand::Rng>,
     imds: Mutex<ImdsOptions>,
     pub(crate) tokens: Mutex<Tokens>,
+    kube: Kube,
 }
 
 /// A panic while the lock was held has already failed the call it belongs to.
@@ -124,12 +127,30 @@ impl Simulator {
             request_ids: Mutex::new(fastrand::Rng::with_seed(seed ^ 0x7265_7100)),
             imds: Mutex::new(imds),
             tokens: Mutex::default(),
+            kube: Kube::new(seed),
         }))
+    }
+
+    /// Starts what a configuration describes: the model, and a cluster that holds its objects.
+    pub fn of(built: Built) -> Self {
+        let simulator = Self::new(built.model, built.imds);
+        for object in built.objects {
+            simulator
+                .kube()
+                .apply(object)
+                .expect("they were applied to a cluster before");
+        }
+        simulator
     }
 
     /// Looks into the model, or calls it, at the current time.
     pub fn with_model<R>(&self, work: impl FnOnce(&mut Model, Duration) -> R) -> R {
         self.0.with_model(work)
+    }
+
+    /// The cluster's API server.
+    pub fn kube(&self) -> &Kube {
+        &self.0.kube
     }
 
     /// HTTP requests per action since the start or the last reset: retries of an SDK apart from calls.

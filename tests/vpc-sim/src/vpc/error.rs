@@ -1,6 +1,7 @@
 //! Why a VPC cannot be started, or its data plane cannot follow.
 
 use std::net::SocketAddrV4;
+use std::path::PathBuf;
 
 use vpc_fabric::{FabricError, HostError, NodeError, PlaceError};
 use vpc_types::EniId;
@@ -59,6 +60,17 @@ pub enum VpcError {
     Listen {
         /// Which.
         address: SocketAddrV4,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file for a node's agents cannot be written.
+    #[error("node {node}: cannot write {path}")]
+    NodeFile {
+        /// Which node.
+        node: String,
+        /// As the node sees it.
+        path: PathBuf,
         /// Why.
         #[source]
         source: std::io::Error,

@@ -6,6 +6,7 @@
 //! Called by `vpc-sim up`, the demo and the end-to-end tests.
 
 mod error;
+mod files;
 mod outpost;
 mod plane;
 mod serve;
@@ -19,12 +20,14 @@ use vpc_fabric::{Fabric, FabricError, NetnsRef, Node, NodeConfig, Sandbox};
 use vpc_types::{EniId, InstanceId};
 
 pub use error::VpcError;
+pub use files::{ENVIRONMENT_FILE, KUBECONFIG_FILE};
 
 use crate::Simulator;
 use crate::config::{Built, Config};
+use crate::kube::Kube;
 use outpost::Outpost;
 use plane::Plane;
-use serve::Servers;
+use serve::{Endpoints, Servers};
 
 /// Where IMDS answers.
 pub const IMDS_ENDPOINT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 169, 254), 80);
@@ -39,7 +42,7 @@ const ERRORS_MAX: usize = 100;
 #[derive(Debug)]
 pub struct Vpc {
     handle: VpcHandle,
-    ec2_endpoint: SocketAddrV4,
+    endpoints: Endpoints,
     // Dropped first: no change may be applied to nodes that go away.
     _servers: Servers,
 }
@@ -81,7 +84,7 @@ impl Vpc {
             Fabric::create(&fabric_config(config, &built)).map_err(|source| VpcError::Fabric(Box::new(source)))?;
         let nodes = create_nodes(config, &built)?;
         let outposts = create_outposts(config, &fabric)?;
-        let simulator = Simulator::new(built.model, built.imds);
+        let simulator = Simulator::of(built);
         let handle = VpcHandle(Arc::new(Inner {
             simulator,
             host_init_pid: sandbox.host_init_pid().as_raw(),
@@ -93,12 +96,18 @@ impl Vpc {
         let plane = Plane::new(handle.clone());
         let first = handle.simulator().with_model(|model, _| model.drain_changes());
         plane.apply_all(&first)?;
-        let servers = Servers::start(handle.simulator().clone(), plane, config.ec2_endpoint)?;
-        Ok(Self {
+        let endpoints = Endpoints {
+            ec2: config.ec2_endpoint,
+            kube: config.kube_endpoint,
+        };
+        let servers = Servers::start(handle.simulator().clone(), plane, endpoints)?;
+        let vpc = Self {
             handle,
-            ec2_endpoint: config.ec2_endpoint,
+            endpoints,
             _servers: servers,
-        })
+        };
+        vpc.write_files()?;
+        Ok(vpc)
     }
 
     /// For other threads and tasks.
@@ -118,7 +127,17 @@ impl Vpc {
 
     /// URL of the EC2 API, as nodes reach it (`AWS_ENDPOINT_URL_EC2`).
     pub fn ec2_url(&self) -> String {
-        format!("http://{}", self.ec2_endpoint)
+        format!("http://{}", self.endpoints.ec2)
+    }
+
+    /// URL of the Kubernetes API, as nodes reach it.
+    pub fn kube_url(&self) -> String {
+        format!("http://{}", self.endpoints.kube)
+    }
+
+    /// The cluster: its objects, and faults of its API.
+    pub fn kube(&self) -> &Kube {
+        self.simulator().kube()
     }
 
     /// URL of instance metadata, which is also every SDK's default.
@@ -215,8 +234,10 @@ fn fabric_config(config: &Config, built: &Built) -> FabricConfig {
     local.extend(built.model.subnets().map(crate::model::Subnet::resolver));
     local.push(*IMDS_ENDPOINT.ip());
     local.extend(LINK_LOCAL_SERVICES);
-    if !local.contains(config.ec2_endpoint.ip()) {
-        local.push(*config.ec2_endpoint.ip());
+    for endpoint in [config.ec2_endpoint, config.kube_endpoint] {
+        if !local.contains(endpoint.ip()) {
+            local.push(*endpoint.ip());
+        }
     }
     let internet = config.internet.iter();
     FabricConfig {

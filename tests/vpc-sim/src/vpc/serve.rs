@@ -9,6 +9,13 @@ use super::plane::Plane;
 use super::{IMDS_ENDPOINT, VpcError};
 use crate::{Asker, Simulator};
 
+/// Where the two APIs listen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Endpoints {
+    pub(super) ec2: SocketAddrV4,
+    pub(super) kube: SocketAddrV4,
+}
+
 /// Ends the thread when dropped.
 #[derive(Debug)]
 pub(super) struct Servers {
@@ -18,8 +25,10 @@ pub(super) struct Servers {
 
 impl Servers {
     /// Listens in the calling thread's network namespace.
-    pub(super) fn start(simulator: Simulator, plane: Plane, ec2: SocketAddrV4) -> Result<Self, VpcError> {
-        let (ec2, imds) = (listen(ec2)?, listen(IMDS_ENDPOINT)?);
+    pub(super) fn start(simulator: Simulator, plane: Plane, endpoints: Endpoints) -> Result<Self, VpcError> {
+        let listeners = [endpoints.ec2, IMDS_ENDPOINT, endpoints.kube].map(listen);
+        let [ec2, imds, kube] = listeners;
+        let listeners = [ec2?, imds?, kube?];
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -27,7 +36,7 @@ impl Servers {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("vpc-servers".to_owned())
-            .spawn(move || runtime.block_on(run(simulator, plane, ec2, imds, stopped)))
+            .spawn(move || runtime.block_on(run(simulator, plane, listeners, stopped)))
             .map_err(VpcError::Servers)?;
         Ok(Self {
             stop: Some(stop),
@@ -53,11 +62,8 @@ fn listen(address: SocketAddrV4) -> Result<TcpListener, VpcError> {
     Ok(listener)
 }
 
-async fn run(simulator: Simulator, plane: Plane, ec2: TcpListener, imds: TcpListener, stopped: oneshot::Receiver<()>) {
-    let (Ok(ec2), Ok(imds)) = (
-        tokio::net::TcpListener::from_std(ec2),
-        tokio::net::TcpListener::from_std(imds),
-    ) else {
+async fn run(simulator: Simulator, plane: Plane, listeners: [TcpListener; 3], stopped: oneshot::Receiver<()>) {
+    let [Ok(ec2), Ok(imds), Ok(kube)] = listeners.map(tokio::net::TcpListener::from_std) else {
         return plane.fail("the listeners cannot be watched");
     };
     // Whichever server ends, ends by an error: the others are of no use without it.
@@ -65,6 +71,7 @@ async fn run(simulator: Simulator, plane: Plane, ec2: TcpListener, imds: TcpList
         _ = stopped => {}
         ended = simulator.serve_ec2(ec2) => plane.fail(&format!("the EC2 server ended: {ended:?}")),
         ended = simulator.serve_imds(imds, Asker::ByAddress) => plane.fail(&format!("the IMDS server ended: {ended:?}")),
+        ended = simulator.kube().serve(kube) => plane.fail(&format!("the Kubernetes API ended: {ended:?}")),
         () = follow(&simulator, &plane) => {}
     }
 }
