@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::root;
 use crate::sandbox::SandboxError;
 use crate::sandbox::mounts::{bind, create_dir, cut_propagation, mount_fs, mount_sysfs};
 
@@ -12,6 +13,10 @@ const ALWAYS_PRIVATE: [&str; 1] = ["/var/log"];
 /// the sandbox's `/run` and is hidden by that).
 pub(super) fn prepare(from: &Path, private: &[PathBuf]) -> Result<(), SandboxError> {
     cut_propagation()?;
+    let missing = root::missing_in_root(private);
+    if !missing.is_empty() {
+        root::replace(&missing)?;
+    }
     mount_sysfs()?;
     for dir in ALWAYS_PRIVATE
         .iter()
@@ -50,7 +55,8 @@ fn under(from: &Path, absolute: &Path) -> PathBuf {
         .fold(from.to_owned(), |p, c| p.join(c))
 }
 
-/// Makes `dir` exist without changing the machine's own files: on an overlay over the nearest existing parent.
+/// Makes `dir` exist without changing the machine's own files: on an overlay over the nearest existing parent. What stands in `/`
+/// itself is there already, see [`root`].
 fn make_mount_point(dir: &Path) -> Result<(), SandboxError> {
     if dir.is_dir() {
         return Ok(());

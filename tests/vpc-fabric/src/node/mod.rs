@@ -11,6 +11,7 @@ mod child;
 mod command;
 mod enter;
 mod files;
+mod root;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub struct NodeConfig {
     /// Name: of its directory in the sandbox, and in errors. Letters, digits and dashes.
     pub name: String,
     /// Absolute directories which the node shall have for itself, empty at first, besides `/run` and `/var/log`. One
-    /// that does not exist appears on an overlay over its nearest existing parent; that must not be `/` itself.
+    /// that does not exist appears on an overlay over its nearest existing parent, or in a root of the node's own.
     pub private_dirs: Vec<PathBuf>,
     /// Further sysctls, as paths under /proc/sys with their values.
     pub sysctls: Vec<(String, String)>,

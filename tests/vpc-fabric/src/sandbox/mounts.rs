@@ -59,6 +59,17 @@ pub(crate) fn bind(source: &Path, target: &Path) -> Result<(), SandboxError> {
     mount(Some(source), target, NONE, MsFlags::MS_BIND, NONE).map_err(failed(&source.display().to_string(), target))
 }
 
+/// The same with everything that is mounted below `source`.
+pub(crate) fn bind_tree(source: &Path, target: &Path) -> Result<(), SandboxError> {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(source), target, NONE, flags, NONE).map_err(failed(&source.display().to_string(), target))
+}
+
+/// Leaves this mount out of every bind of a directory above it.
+pub(crate) fn make_unbindable(target: &Path) -> Result<(), SandboxError> {
+    mount(NONE, target, NONE, MsFlags::MS_UNBINDABLE, NONE).map_err(failed("unbindable", target))
+}
+
 /// `mkdir -p`.
 pub(crate) fn create_dir(path: impl AsRef<Path>) -> Result<(), SandboxError> {
     let path = path.as_ref();

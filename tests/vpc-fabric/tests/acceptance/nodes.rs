@@ -21,6 +21,10 @@ pub(crate) fn tests() -> Vec<InsideTest> {
             run: missing_directory,
         },
         InsideTest {
+            name: "a_private_directory_may_stand_in_the_root_itself",
+            run: missing_top,
+        },
+        InsideTest {
             name: "a_program_gets_input_and_gives_output",
             run: input_and_output,
         },
@@ -104,11 +108,32 @@ fn missing_directory(_: &Sandbox) {
         !Path::new("/etc/vpc-fabric-test").exists(),
         "the machine's own files are not touched"
     );
-    let refused = NodeConfig {
-        private_dirs: vec!["/vpc-fabric-test".into()],
-        ..NodeConfig::new("n2")
+}
+
+fn missing_top(_: &Sandbox) {
+    let config = NodeConfig {
+        private_dirs: vec!["/vpc-fabric-test".into(), "/vpc-fabric-deep/var/log".into()],
+        ..NodeConfig::new("n1")
     };
-    Node::create(&refused).expect_err("nothing can be made in / itself");
+    let n1 = Node::create(&config).expect("the node gets a root of its own");
+    let script = "echo x > /vpc-fabric-test/a && mkdir /vpc-fabric-test/b && echo y > /vpc-fabric-deep/var/log/c \
+                  && test -e /etc/passwd && test -c /dev/null && test -d /proc/self && test -d /sys/class/net/lo";
+    stdout(&n1, script);
+    for inside in ["/vpc-fabric-test/a", "/vpc-fabric-deep/var/log/c"] {
+        assert!(n1.outside(Path::new(inside)).exists(), "{inside}");
+    }
+    assert!(
+        !Path::new("/vpc-fabric-test").exists(),
+        "the machine's own root is not touched"
+    );
+    assert_eq!(stdout(&n1, "ls /sys/class/net"), "lo");
+    let n2 = node("n2");
+    assert_eq!(stdout(&n2, "test -e /vpc-fabric-test || echo none"), "none");
+    stdout(&n1, "echo here > /run/who && test -e /run/netns");
+    assert!(n1.outside(Path::new("/run/who")).exists());
+    // A pod's namespace is named in the node, and opened by its path there.
+    let pod = n1.add_pod_netns("cni-1").unwrap();
+    assert!(n1.pod_netns(&pod.path).is_ok());
 }
 
 fn input_and_output(_: &Sandbox) {

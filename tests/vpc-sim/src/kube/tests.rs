@@ -11,6 +11,9 @@ use super::request::{Asked, Reply};
 use super::store::Store;
 use super::watch::{Flow, Watch};
 
+/// Type and object.
+type Events = Vec<(String, Value)>;
+
 struct Cluster(Store);
 
 impl Cluster {
@@ -64,7 +67,7 @@ impl Cluster {
         }
     }
 
-    fn watch(&mut self, uri: &str) -> Result<(Watch, Vec<(String, Value)>, Flow), u16> {
+    fn watch(&mut self, uri: &str) -> Result<(Watch, Events, Flow), u16> {
         match self.ask(Method::GET, uri, "", &Value::Null) {
             Ok(Reply::Watch(order)) => {
                 let (watch, lines, flow) = Watch::begin(*order, &self.0);
@@ -82,7 +85,7 @@ impl Cluster {
     }
 }
 
-fn read(lines: Vec<Bytes>) -> Vec<(String, Value)> {
+fn read(lines: Vec<Bytes>) -> Events {
     lines
         .into_iter()
         .map(|line| {

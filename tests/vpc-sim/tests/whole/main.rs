@@ -10,6 +10,7 @@
     reason = "a test program, although cargo's own harness is off"
 )]
 
+mod foreign;
 mod network;
 mod node;
 
@@ -37,16 +38,19 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["--inside", name, mode] => run_inside(name, mode),
         ["--list", ..] => {
-            network::TESTS.iter().for_each(|test| println!("{}: test", test.name));
+            tests().for_each(|test| println!("{}: test", test.name));
             ExitCode::SUCCESS
         }
         words => run_all(words),
     }
 }
 
+fn tests() -> impl Iterator<Item = &'static Test> {
+    network::TESTS.iter().chain(foreign::TESTS)
+}
+
 fn run_inside(name: &str, mode: &str) -> ExitCode {
-    let test = network::TESTS
-        .iter()
+    let test = tests()
         .find(|test| test.name == name)
         .expect("the runner names existing tests");
     let privilege = if mode == "rootless" {
@@ -87,7 +91,7 @@ fn run_all(words: &[&str]) -> ExitCode {
     };
     let mut failures = 0;
     for mode in modes {
-        for test in network::TESTS.iter().filter(|test| takes(test.name)) {
+        for test in tests().filter(|test| takes(test.name)) {
             failures += u32::from(!run_one(test.name, mode));
         }
     }
