@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use crate::builds;
 use crate::context::Context;
@@ -15,8 +15,10 @@ use crate::run::{self, Deadline};
 use crate::setup;
 use crate::steps::Step;
 
-/// The suites, in the repository.
+/// boto3 and awscli.
 const EC2: &str = "tests/foreign/ec2";
+/// kubectl.
+const KUBE: &str = "tests/foreign/kube";
 /// What they need, with versions and hashes.
 const REQUIREMENTS: &str = "tests/foreign/ec2/requirements.txt";
 /// The environment, below the target directory.
@@ -31,24 +33,32 @@ pub(crate) fn step() -> Step {
     Step::new("foreign", 10, all)
 }
 
+/// A failure in one suite does not keep the other from running.
 fn all(context: &Context, deadline: Deadline) -> Result<()> {
     let built = builds::build(context, &["-p", "vpc-sim", "--bins"], deadline)?;
     let simulator = built.get("vpc-sim").context("the build made no executable vpc-sim")?;
-    ec2(context, simulator, deadline)
-}
-
-/// boto3 and awscli.
-fn ec2(context: &Context, simulator: &Path, deadline: Deadline) -> Result<()> {
     let venv = venv(context, simulator, deadline)?;
-    let mut pytest = context.program(venv.join("bin/python"));
-    pytest
-        .args(["-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider"])
-        .arg("--vpc-sim")
-        .arg(simulator)
-        .arg(EC2)
-        // Nothing is written into the repository.
-        .env("PYTHONDONTWRITEBYTECODE", "1");
-    run::check(&mut pytest, deadline)
+    let suite = |directory| {
+        let mut pytest = context.program(venv.join("bin/python"));
+        pytest
+            .args(["-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", directory])
+            .arg("--vpc-sim")
+            .arg(simulator)
+            // Nothing is written into the repository.
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        pytest
+    };
+    let ec2 = run::check(&mut suite(EC2), deadline);
+    let kube = match context.find("kubectl") {
+        Some(kubectl) => run::check(suite(KUBE).arg("--kubectl").arg(kubectl), deadline),
+        None => Err(anyhow!(
+            "kubectl is not installed: nobody foreign judged the Kubernetes API"
+        )),
+    };
+    match (ec2, kube) {
+        (Err(first), Err(second)) => bail!("{first:#}; {second:#}"),
+        (first, second) => first.and(second),
+    }
 }
 
 /// The environment, complete. The built simulator tells where the target directory is.

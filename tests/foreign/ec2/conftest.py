@@ -1,13 +1,7 @@
 """A vpc-sim of its own for each test, and boto3 clients that judge every answer by botocore's model."""
 
-import json
 import os
-import signal
-import subprocess
 import tempfile
-import urllib.error
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import boto3
@@ -17,6 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 import contract
+from simulator import Sim
 
 REGION = "us-east-1"
 
@@ -61,50 +56,6 @@ def pytest_addoption(parser):
     parser.addoption("--write-bodies", action="store_true", help="store the requests that this botocore sends")
 
 
-class Sim:
-    """A running vpc-sim: EC2's API on a port of the loopback."""
-
-    def __init__(self, program, directory):
-        self.program = program
-        self.state_dir = directory / "state"
-        config = directory / "config.json"
-        config.write_text(json.dumps(CONFIG))
-        command = [program, "ec2", "--listen", "127.0.0.1:0", "--config", config, "--state-dir", self.state_dir]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{program} did not start: status {self.process.wait(timeout=10)}")
-        self.ready = json.loads(line)
-        self.url = self.ready["ec2"]
-
-    def end(self):
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
-
-    def ctl(self, *arguments):
-        """`vpc-sim ctl`: look into it, or make things go wrong."""
-        command = [self.program, "ctl", "--state-dir", self.state_dir, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout) if done.stdout.strip() else None
-
-    def instance(self, name):
-        return next(node["instance"] for node in self.ready["nodes"] if node["name"] == name)
-
-    def raw(self, **parameters):
-        """A request that no SDK would send; status and body."""
-        form = urllib.parse.urlencode({"Version": "2016-11-15", **parameters}).encode()
-        try:
-            with urllib.request.urlopen(self.url, data=form, timeout=30) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read()
-
-
 @pytest.fixture(scope="session")
 def botocore_session():
     """botocore keeps the model it has read with its session, and reading takes it a second."""
@@ -121,7 +72,8 @@ def service_model(botocore_session):
 @pytest.fixture
 def sim(request):
     with tempfile.TemporaryDirectory(prefix="vpc-sim-foreign-") as directory:
-        running = Sim(request.config.getoption("--vpc-sim"), Path(directory))
+        program = request.config.getoption("--vpc-sim")
+        running = Sim(program, Path(directory), CONFIG, "ec2", "--listen", "127.0.0.1:0")
         try:
             yield running
         finally:
