@@ -37,7 +37,11 @@ pub(crate) fn command() -> Command {
                 .arg(path("plugin", "CNI plugin to test instead of aws-cni"))
                 .arg(path("daemon", "daemon to test instead of ipamd")),
         )
-        .subcommand(Command::new("foreign").about("boto3, awscli and kubectl against the simulated VPC"))
+        .subcommand(
+            Command::new("foreign")
+                .about("boto3, awscli and kubectl against the simulated VPC")
+                .arg(slow()),
+        )
         .subcommand(
             passed_on("bench", "What our binaries cost, next to the least that is possible and to a plugin in Go").after_help(
                 "--quick takes fewer samples, --markdown prints the tables for docs/performance.md; --help of vpc-bench has more.",
@@ -127,7 +131,7 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
 fn slow() -> Arg {
     flag(
         "slow",
-        "Also the slow lanes: the simulation with 2,000 seeds, storms with all variants",
+        "Also the slow lanes: the simulation with 2,000 seeds, storms with all variants, informers of client-go",
     )
 }
 

@@ -48,7 +48,7 @@ fn dispatch() -> Result<ExitCode> {
     match name {
         "demo" => demo::demo(&context, &cli::texts(arguments, "args")),
         "e2e" => demo::e2e(&context, &demo::Replacements::from(arguments)),
-        "foreign" => steps::report(&context, vec![foreign::step()]),
+        "foreign" => steps::report(&context, foreign::steps(cli::lanes(arguments))),
         "test" => steps::report(&context, suites::steps(&context, cli::lanes(arguments))?),
         "runtimes" => runtimes::by_hand(&context, &cli::texts(arguments, "args")),
         "bench" => bench::by_hand(&context, &cli::texts(arguments, "args")),

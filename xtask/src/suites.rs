@@ -55,6 +55,7 @@ pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
         bench::step(),
     ];
     if lanes == Lanes::Slow {
+        steps.push(foreign::informers());
         steps.push(Step::new("sim, long", 120, |context, deadline| {
             sim::step(context, Core::Shipped, &["--seeds", "2000", "--seed", "1000"], deadline)
         }));

@@ -29,7 +29,14 @@ CONFIG = {
 
 def pytest_addoption(parser):
     parser.addoption("--vpc-sim", required=True, type=Path, help="the simulator to test")
-    parser.addoption("--kubectl", required=True, type=Path, help="kubectl")
+    parser.addoption("--kubectl", type=Path, help="kubectl, for its own tests")
+    parser.addoption("--informer", type=Path, help="the built program of tests/foreign/informer, for its own tests")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Which tests run is decided by whoever names the programs, never by a test that finds its program missing."""
+    needed = {"test_kubectl.py": "--kubectl", "test_informers.py": "--informer"}.get(collection_path.name)
+    return True if needed and config.getoption(needed) is None else None
 
 
 @pytest.fixture
