@@ -102,6 +102,37 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
+fn exec_sees_the_files_of_a_node_with_a_root_of_its_own() {
+    let dir = TempDir::new().unwrap();
+    let config = dir.path().join("config.json");
+    let content = r#"{"nodes": [{"name": "node-1", "subnet": "subnet-1", "private_dirs": ["/vpc-sim-lifetime"]}]}"#;
+    std::fs::write(&config, content).unwrap();
+    for way in ways() {
+        let mut options = way.clone();
+        options.extend(["--config", config.to_str().unwrap()]);
+        let mut up = Up::start(&options);
+        let script =
+            "echo x > /vpc-sim-lifetime/a && cat /vpc-sim-lifetime/a /run/vpc-sim/environment && test -e /etc/passwd";
+        let seen = up.command(&["exec", "node-1", "--", "sh", "-c", script]);
+        assert!(seen.status.success(), "{seen:?}");
+        let shown = text(&seen.stdout);
+        assert!(
+            shown.starts_with("x\n") && shown.contains("MY_NODE_NAME=node-1"),
+            "{shown}"
+        );
+        assert_eq!(
+            up.ready["nodes"][0]["environment"]["KUBECONFIG"],
+            "/run/vpc-sim/kubeconfig"
+        );
+        let counted = up.command(&["ctl", "kube", "get", "nodes", "node-1"]);
+        assert!(text(&counted.stdout).contains("\"pods\": \"29\""), "{counted:?}");
+        assert!(!Path::new("/vpc-sim-lifetime").exists());
+        assert!(up.end(Signal::SIGTERM).success());
+        up.assert_nothing_is_left();
+    }
+}
+
+#[test]
 fn exec_and_ctl_reach_a_running_vpc() {
     for way in ways() {
         let up = Up::start(&way);

@@ -165,8 +165,9 @@ pub struct NodeConfig {
     /// Labels of the node object, besides the usual ones.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Absolute directories the node gets for itself, empty at first, besides `/run` and `/var/log`.
-    #[serde(default)]
+    /// Absolute directories the node gets for itself, empty at first, besides `/run` and `/var/log`. `/host` if none is named: agents
+    /// that think they run in a container look for the host's files there.
+    #[serde(default = "default_dirs")]
     pub private_dirs: Vec<PathBuf>,
 }
 
@@ -196,6 +197,10 @@ fn default_zone() -> String {
 
 fn default_type() -> String {
     "m5.large".to_owned()
+}
+
+fn default_dirs() -> Vec<PathBuf> {
+    vec![PathBuf::from("/host")]
 }
 
 impl Default for ImdsConfig {
@@ -229,7 +234,7 @@ impl Default for Config {
             tags: BTreeMap::new(),
             max_pods: None,
             labels: BTreeMap::new(),
-            private_dirs: Vec::new(),
+            private_dirs: default_dirs(),
         };
         Self {
             seed: 1,

@@ -25,6 +25,10 @@ pub(crate) const TESTS: &[Test] = &[
             directories_are_private,
         )
     },
+    test(
+        "host_is_a_directory_of_the_node_unless_told_otherwise",
+        host_is_private_by_default,
+    ),
     test("ports_of_metrics_introspection_and_health_are_free", ports_are_free),
     test("a_link_with_the_primary_mac_is_there_from_the_start", primary_link),
     test("a_link_with_the_new_mac_appears_after_attach", new_link),
@@ -118,6 +122,17 @@ fn variables_lead(vpc: &Vpc) {
     );
     let outside = node(vpc, "node-1").outside(Path::new(KUBECONFIG_FILE));
     assert!(outside.exists(), "the sandbox sees the node's files");
+}
+
+fn host_is_private_by_default(vpc: &Vpc) {
+    inside(node(vpc, "node-1"), || {
+        std::fs::write("/host/vpc-sim-was-here", "").unwrap()
+    });
+    assert!(!inside(node(vpc, "node-2"), || Path::new("/host/vpc-sim-was-here").exists()));
+    assert!(
+        !Path::new("/host/vpc-sim-was-here").exists(),
+        "nothing gets onto the machine"
+    );
 }
 
 fn directories_are_private(vpc: &Vpc) {
