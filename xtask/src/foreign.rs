@@ -75,6 +75,8 @@ fn pytest(context: &Context, venv: &Path, simulator: &Path, suite: &str) -> Comm
         .args(["-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", suite])
         .arg("--vpc-sim")
         .arg(simulator)
+        .arg("--basetemp")
+        .arg(venv.with_file_name("foreign-tmp"))
         // Nothing is written into the repository.
         .env("PYTHONDONTWRITEBYTECODE", "1");
     pytest

@@ -11,6 +11,13 @@ use super::{Vpc, VpcError, VpcNode};
 pub const KUBECONFIG_FILE: &str = "/run/vpc-sim/kubeconfig";
 /// The variables, one `NAME=value` per line, as the node sees them: `set -a; . /run/vpc-sim/environment`.
 pub const ENVIRONMENT_FILE: &str = "/run/vpc-sim/environment";
+/// Where a program in a pod looks for its own token.
+const SERVICE_ACCOUNT: [(&str, &str); 2] = [
+    ("/run/secrets/kubernetes.io/serviceaccount/token", TOKEN),
+    ("/run/secrets/kubernetes.io/serviceaccount/namespace", "kube-system"),
+];
+/// Nobody checks it.
+const TOKEN: &str = "simulated";
 
 impl Vpc {
     /// What programs of a node need to find EC2, metadata and the cluster; `None` without such a node.
@@ -49,6 +56,9 @@ impl Vpc {
                 .collect();
             write(entry, KUBECONFIG_FILE, kubeconfig)?;
             write(entry, ENVIRONMENT_FILE, lines.concat())?;
+            for (path, text) in SERVICE_ACCOUNT {
+                write(entry, path, text.to_owned())?;
+            }
         }
         Ok(())
     }
@@ -59,7 +69,7 @@ pub(crate) fn kubeconfig(url: &str, user: &str) -> String {
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "vpc-sim", "preferences": {},
         "clusters": [{"name": "vpc-sim", "cluster": {"server": url}}],
-        "users": [{"name": user, "user": {"token": "simulated"}}],
+        "users": [{"name": user, "user": {"token": TOKEN}}],
         "contexts": [{"name": "vpc-sim", "context": {"cluster": "vpc-sim", "user": user}}],
     });
     format!("{config:#}\n")

@@ -112,6 +112,12 @@ fn variables_lead(vpc: &Vpc) {
                 let own = get(endpoint(&url), &format!("/api/v1/nodes/{}", found["MY_NODE_NAME"]));
                 assert_eq!(own.0, 200, "{url}");
             }
+            let account = Path::new("/var/run/secrets/kubernetes.io/serviceaccount");
+            assert!(!std::fs::read_to_string(account.join("token")).unwrap().is_empty());
+            assert_eq!(
+                std::fs::read_to_string(account.join("namespace")).unwrap(),
+                "kube-system"
+            );
             assert!(!kubeconfig["users"][0]["user"]["token"].as_str().unwrap().is_empty());
         });
     }
