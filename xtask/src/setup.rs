@@ -17,7 +17,6 @@ const NEEDED: [(&str, &str); 4] = [
     ("python3", "python3"),
 ];
 
-
 /// What steps need that run as root only: see [`Step::as_root`](crate::steps::Step::as_root).
 const NEEDED_AS_ROOT: [(&str, &str); 4] = [
     ("containerd", "containerd"),
