@@ -64,6 +64,10 @@ const fn rule(group: &'static str, title: &'static str, figure: &'static str, un
     }
 }
 
+const fn queues(title: &'static str, figure: &'static str, unit: &'static str, one: &'static str) -> Rule {
+    rule(QUEUES, title, figure, unit).to(Against::Figure(one))
+}
+
 impl Rule {
     const fn to(mut self, against: Against) -> Self {
         self.against = against;
@@ -118,6 +122,7 @@ const DAEMON: &str = "ipamd";
 const CALLS: &str = "EC2 calls";
 const STORM: &str = "50 pods at once on a small pool, assumed EC2 latencies";
 const SIZES: &str = "Stripped sizes";
+const QUEUES: &str = "Queues of a pod's link";
 
 /// The goal for wall time next to the plugin in Go is a fifth, as for CPU. It cannot be the limit: ours contains the daemon's
 /// durable answer, for which the other one has no counterpart, and the floor itself stands at a fifth.
@@ -264,6 +269,21 @@ pub const RULES: &[Rule] = &[
     rule(STORM, "ADDs that failed", "storm.failed", "").exactly(0.0),
     rule(SIZES, "aws-cni", "size.plugin", "MiB").exactly(2.5),
     rule(SIZES, "ipamd", "size.daemon", "MiB").exactly(20.0),
+    rule(QUEUES, "making a pair with 1", "veth.create.1", "ms"),
+    queues("making a pair with 2, to 1", "veth.create.2", "ms", "veth.create.1"),
+    queues("making a pair with 16, to 1", "veth.create.16", "ms", "veth.create.1"),
+    queues("making a pair with 96, to 1", "veth.create.96", "ms", "veth.create.1"),
+    queues("making a pair with 192, to 1", "veth.create.192", "ms", "veth.create.1"),
+    queues("1 flow through 16, to 1", "veth.plain.1.16", "Gbit/s", "veth.plain.1.1").goal(1.1),
+    queues(
+        "8 flows through 16, to 1",
+        "veth.plain.8.16",
+        "Gbit/s",
+        "veth.plain.8.1",
+    )
+    .goal(1.1),
+    queues("the same with GRO, 1 flow", "veth.gro.1.16", "Gbit/s", "veth.gro.1.1").goal(1.1),
+    queues("the same with GRO, 8 flows", "veth.gro.8.16", "Gbit/s", "veth.gro.8.1").goal(1.1),
 ];
 
 #[cfg(test)]

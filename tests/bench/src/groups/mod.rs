@@ -2,6 +2,7 @@
 
 mod daemon;
 mod plugin;
+mod queues;
 mod rpc;
 mod storm;
 
@@ -25,11 +26,15 @@ pub enum Group {
     Rpc,
     /// Many pods at once, with EC2's latencies.
     Storm,
+    /// Queues of a pod's link; on demand only.
+    Queues,
 }
 
 impl Group {
     /// All groups, in the order in which they run.
-    pub const ALL: [Self; 4] = [Self::Plugin, Self::Daemon, Self::Rpc, Self::Storm];
+    pub const ALL: [Self; 5] = [Self::Plugin, Self::Daemon, Self::Rpc, Self::Storm, Self::Queues];
+    /// Those that run if none is asked for.
+    pub const USUAL: [Self; 4] = [Self::Plugin, Self::Daemon, Self::Rpc, Self::Storm];
 }
 
 /// How much is measured.
@@ -81,5 +86,6 @@ pub fn run(group: Group, setup: &Setup) -> Result<Figures> {
         Group::Daemon => daemon::measure(setup),
         Group::Rpc => rpc::measure(setup),
         Group::Storm => storm::measure(setup),
+        Group::Queues => queues::measure(setup),
     }
 }
