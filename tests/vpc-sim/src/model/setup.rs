@@ -260,6 +260,8 @@ impl Model {
         let id = attachment.id.clone();
         super::ops::tie(&mut self.world, now, eni, attachment);
         self.world.plug(now, &id);
+        // An instance does not run before its metadata and descriptions have the ENI that it was launched with.
+        self.world.reveal(now, eni);
     }
 
     /// Terminates an instance: its ENIs go or become available, as each says.

@@ -216,6 +216,12 @@ impl World {
         self.unsettled.insert(id.clone());
     }
 
+    pub(super) fn reveal(&mut self, now: Duration, id: &EniId) {
+        if let Some(history) = self.enis.get_mut(id) {
+            history.reveal(now);
+        }
+    }
+
     fn version(&mut self, now: Duration, id: &EniId, eni: Option<Arc<Eni>>) -> Version {
         if let Some(tie) = eni.as_ref().and_then(|eni| eni.attachment.as_ref()) {
             self.seen_on.entry(tie.instance.clone()).or_default().insert(id.clone());

@@ -116,6 +116,21 @@ fn a_missing_id_is_named_in_quotes() {
 }
 
 #[test]
+fn an_instance_knows_its_first_eni_from_the_start() {
+    let settings = Settings {
+        describe_lag: Delay::Fixed(secs(1)),
+        imds_lag: Delay::Fixed(secs(5)),
+        ..Settings::instant(1)
+    };
+    let mut region = region_with(settings, "m5.large", "10.0.1.0/24");
+    let instance = region.instance.clone();
+    let shown = region.model.imds(secs(0), &instance);
+    assert!(matches!(shown, ImdsAnswer::Enis(enis) if enis.len() == 1));
+    let described = region.model.call(secs(0), &DescribeNetworkInterfaces::default());
+    assert_eq!(described.done().unwrap().items.len(), 1);
+}
+
+#[test]
 fn describes_and_imds_lag_behind_each_in_its_own_time() {
     let settings = Settings {
         describe_lag: Delay::Fixed(secs(1)),
