@@ -1,7 +1,7 @@
 //! DEL: the address goes back to ipamd, and what the host has of the pod goes away.
 //!
-//! ipamd removes rules and route before it answers. The plugin removes them only if ipamd is away, does not know the pod,
-//! or is one that leaves this to the plugin; always after making sure that the address still belongs to this container.
+//! ipamd removes rules and route before it answers, and says so. The plugin removes them only if ipamd is away, does not know
+//! the pod, or is one that leaves this to the plugin; always after making sure that the address still belongs to this container.
 //! Without ipamd's word that the address was this container's until now, only the route to its own device is proof.
 //! The host's end of the link is never removed by name: names derive from the pod's, and the device may be that of the
 //! pod's next incarnation. It dies with the sandbox's namespace. A DEL that comes late, twice, or for nothing succeeds.
@@ -10,9 +10,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use cni_spec::{CniError, PodInterface, PrevPod, Sandbox};
 use datapath::{ClearError, Cleared, Owner, RouteSocket, SocketError};
-use proto::convert::{DelReason, PodAddress, UNKNOWN_POD};
+use proto::convert::{CLEARED, DelReason, PodAddress, UNKNOWN_POD};
 use proto::rpc::DelNetworkReply;
 use proto::rpc::cni_backend_client::CniBackendClient;
+use tonic::Response;
 
 use crate::attachment::Attachment;
 use crate::policy;
@@ -49,15 +50,15 @@ pub(crate) fn del(attachment: &Attachment, sandbox: &Sandbox) -> Result<(), CniE
     };
     let caller = Caller::new(IPAMD).map_err(|error| CniError::internal(format!("del cmd: {}", chain(&error))))?;
     match release(&caller, attachment) {
-        Ok(reply) if !reply.success => Err(CniError::internal(
+        Ok((reply, _)) if !reply.success => Err(CniError::internal(
             "del cmd: failed to process delete request: ipamd answered Success=false",
         )),
-        Ok(reply) if reply.pod_vlan_id != 0 => match sandbox.netns {
+        Ok((reply, _)) if reply.pod_vlan_id != 0 => match sandbox.netns {
             // Late and duplicate: the VLAN may be that of the pod's next incarnation.
             None => Ok(()),
             Some(_) => Err(branch(reply.pod_vlan_id)),
         },
-        Ok(reply) => released(&caller, attachment, &reply, &remembered),
+        Ok((reply, host)) => released(&caller, attachment, &reply, host, &remembered),
         Err(error) => {
             without_ipamd(attachment, &error, &remembered);
             Ok(())
@@ -76,8 +77,26 @@ fn remembered(attachment: &Attachment) -> Result<PrevPod, CniError> {
         .map_err(|error| CniError::internal(format!("del cmd: network configuration: {error}")))
 }
 
+/// What the host has of the pod when ipamd has answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Host {
+    /// Nothing more: ipamd says so.
+    Cleared,
+    /// Unknown, so the plugin looks.
+    Unknown,
+}
+
+impl Host {
+    fn of<T>(response: &Response<T>) -> Self {
+        match response.metadata().get(CLEARED) {
+            Some(_) => Self::Cleared,
+            None => Self::Unknown,
+        }
+    }
+}
+
 /// An absent ipamd is not waited for: there is another way, and kubelet waits for this DEL.
-fn release(caller: &Caller, attachment: &Attachment) -> Result<DelNetworkReply, RpcError> {
+fn release(caller: &Caller, attachment: &Attachment) -> Result<(DelNetworkReply, Host), RpcError> {
     let request = attachment.del_request(DelReason::PodDeleted);
     let peer = Peer {
         name: IPAMD,
@@ -86,9 +105,10 @@ fn release(caller: &Caller, attachment: &Attachment) -> Result<DelNetworkReply, 
         deadline: attachment.deadline.within(attachment.deadline.remaining() / 2),
     };
     caller.call(&peer, async |connection, origin| {
-        CniBackendClient::with_origin(connection, origin)
-            .del_network(request.clone())
-            .await
+        let mut ipamd = CniBackendClient::with_origin(connection, origin);
+        let response = ipamd.del_network(request.clone()).await?;
+        let host = Host::of(&response);
+        Ok(response.map(|reply| (reply, host)))
     })
 }
 
@@ -96,11 +116,13 @@ fn released(
     caller: &Caller,
     attachment: &Attachment,
     reply: &DelNetworkReply,
+    host: Host,
     remembered: &[PodInterface],
 ) -> Result<(), CniError> {
     let log = &attachment.log;
     for entry in &reply.ip_allocation_metadata {
         match PodAddress::try_from(entry).map(|pod| pod.address) {
+            Ok(IpAddr::V4(address)) if host == Host::Cleared => log.info("deleted", &[("address", &address)]),
             Ok(IpAddr::V4(address)) => {
                 let named = remembered.iter().find(|pod_if| pod_if.address == address);
                 clear(attachment, address, named, datapath::clear)

@@ -12,6 +12,10 @@ use crate::rpc;
 /// Text by which deployed plugins recognise that a DEL names nobody; they then report success.
 pub const UNKNOWN_POD: &str = "datastore: unknown pod";
 
+/// Metadata of a DEL's answer by which our daemon says that rules and route of the address are gone already. Deployed daemons do not
+/// send it and leave them to the plugin; deployed plugins do not look at it and find nothing to remove.
+pub const CLEARED: &str = "vpc-cni-cleared";
+
 /// Text that users and their alerts look for when an ADD is refused.
 pub const NO_ADDRESS: &str = "failed to assign an IP address to container";
 

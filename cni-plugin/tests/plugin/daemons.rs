@@ -23,6 +23,8 @@ use tonic::{Request, Response, Status};
 pub(crate) enum Answer {
     /// Success with this address, device number and table; the mode for the network policy agent.
     Grant(&'static str, i32, i32, &'static str),
+    /// As `Grant`, and the host is cleared already, as our daemon says.
+    Cleared(&'static str),
     /// Success=false.
     No,
     /// A gRPC status.
@@ -45,6 +47,7 @@ impl Answer {
                 };
                 Ok((true, vec![entry], mode.to_owned()))
             }
+            Self::Cleared(address) => Box::pin(Self::Grant(address, 2, 3, "").give()).await,
             Self::No => Ok((false, Vec::new(), String::new())),
             Self::Status(code, message) => Err(Status::new(code, message)),
             Self::Silence => pending().await,
@@ -186,7 +189,15 @@ impl CniBackend for Ipamd {
             network_policy_mode,
             ..Default::default()
         };
-        Ok(Response::new(reply))
+        let mut response = Response::new(reply);
+        if matches!(self.del, Answer::Cleared(_)) {
+            let headers = response.metadata_mut();
+            headers.insert(
+                proto::convert::CLEARED,
+                tonic::metadata::MetadataValue::from_static("yes"),
+            );
+        }
+        Ok(response)
     }
 }
 

@@ -39,6 +39,21 @@ fn rules_and_route_go_even_if_ipamd_leaves_them_to_the_plugin() {
 }
 
 #[test]
+fn an_ipamd_that_has_cleared_the_host_is_believed() {
+    let root = root();
+    on_a_node(|| {
+        let (pod, before) = (PodNetns::new(), state());
+        add(root.path(), "c1", &pod);
+        let _ipamd = Daemon::ipamd(root.path(), POD, Answer::Cleared("10.0.1.6"));
+        Call::del("c1", root.path()).netns(&pod.path).run().succeeded();
+        assert!(
+            !left(&before).is_empty(),
+            "the stand-in lied, and the plugin did not look"
+        );
+    });
+}
+
+#[test]
 fn without_ipamd_the_earlier_result_says_what_to_remove() {
     let root = root();
     on_a_node(|| {

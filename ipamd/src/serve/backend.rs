@@ -1,11 +1,12 @@
 //! `rpc.CNIBackend` and `rpc.ConfigServerBackend`: the deployed wire.
 
 use ipam_core::{Cause, Grant, ReqId};
-use proto::convert::{AddRequest, Attachment, DelRequest, NO_ADDRESS, PodAddress, UNKNOWN_POD};
+use proto::convert::{AddRequest, Attachment, CLEARED, DelRequest, NO_ADDRESS, PodAddress, UNKNOWN_POD};
 use proto::rpc;
 use proto::rpc::cni_backend_server::CniBackend;
 use proto::rpc::config_server_backend_server::ConfigServerBackend;
 use tokio::sync::oneshot;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::{Context, ExternalSnat};
@@ -77,12 +78,17 @@ impl CniBackend for Context {
             .await;
         let answer = if accepted { answer.await.ok() } else { None };
         match answer {
-            Some(DelAnswer::Released(grant)) => Ok(Response::new(rpc::DelNetworkReply {
-                success: true,
-                ip_allocation_metadata: vec![metadata(grant)],
-                pod_vlan_id: 0,
-                network_policy_mode: self.node.network_policy_mode.clone(),
-            })),
+            Some(DelAnswer::Released(grant)) => {
+                let mut response = Response::new(rpc::DelNetworkReply {
+                    success: true,
+                    ip_allocation_metadata: vec![metadata(grant)],
+                    pod_vlan_id: 0,
+                    network_policy_mode: self.node.network_policy_mode.clone(),
+                });
+                let headers = response.metadata_mut();
+                headers.insert(CLEARED, MetadataValue::from_static("yes"));
+                Ok(response)
+            }
             Some(DelAnswer::Unknown) => Err(Status::unknown(UNKNOWN_POD)),
             Some(DelAnswer::NotCleared(address)) => Err(Status::unavailable(format!(
                 "rules and route of {address} could not be removed; ask again"
