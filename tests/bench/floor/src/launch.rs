@@ -124,7 +124,7 @@ pub fn line(run: &Run) -> String {
     format!("{wall} {cpu} {} {}\n", run.memory_kib, run.status)
 }
 
-/// Reads [`line`].
+/// Reads [`line()`].
 pub fn parse_line(line: &str) -> Option<Run> {
     let mut words = line.split(' ');
     let run = Run {

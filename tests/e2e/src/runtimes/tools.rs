@@ -96,6 +96,15 @@ impl<'a> Grpcurl<'a> {
 
     /// Calls a method with a message in JSON.
     pub fn call(&self, server: Server<'_>, method: &str, message: &Value) -> Result<Answer> {
+        self.run(&[], server, method, message)
+    }
+
+    /// The same; the output also has the metadata, so it is no JSON.
+    pub fn call_with_metadata(&self, server: Server<'_>, method: &str, message: &Value) -> Result<Answer> {
+        self.run(&["-v"], server, method, message)
+    }
+
+    fn run(&self, extra: &[&str], server: Server<'_>, method: &str, message: &Value) -> Result<Answer> {
         let (options, address): (&[&str], &str) = match server {
             Server::Socket(path) => (&["-unix"], path),
             Server::Tcp(address) => (&[], address),
@@ -105,6 +114,7 @@ impl<'a> Grpcurl<'a> {
             .args(["-plaintext", "-max-time", "10", "-import-path", PROTOS])
             .args(protos.as_flattened())
             .args(options)
+            .args(extra)
             // The message comes on stdin: an argument may have 128 KiB at most.
             .args(["-d", "@", address, method]);
         Answer::of(self.node, &command, message.to_string().as_bytes())
