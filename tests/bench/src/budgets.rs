@@ -248,10 +248,19 @@ pub const RULES: &[Rule] = &[
         .goal(18.0)
         .never_above(22.5),
     rule(DAEMON, "  of it anonymous", "memory.250.anonymous", "MiB"),
-    rule(DAEMON, "AddNetwork, one at a time", "rpc.add", "ms").goal(0.3),
-    rule(DAEMON, "  with 200 to 250 leases, to 0 to 50", "rpc.add.many", "ms").to(Against::Figure("rpc.add.few")),
+    rule(DAEMON, "AddNetwork, one at a time, m5.4xlarge", "rpc.add", "ms").goal(0.3),
     rule(DAEMON, "DelNetwork, one at a time", "rpc.del", "ms"),
     rule(DAEMON, "50 AddNetwork at once", "rpc.add.50", "ms"),
+    rule(DAEMON, "AddNetwork, one at a time, m5.24xlarge", "rpc.large.add", "ms").goal(0.3),
+    rule(
+        DAEMON,
+        "  with 200 to 250 leases, to 0 to 50",
+        "rpc.large.add.many",
+        "ms",
+    )
+    .to(Against::Figure("rpc.large.add.few")),
+    rule(DAEMON, "DelNetwork, one at a time", "rpc.large.del", "ms"),
+    rule(DAEMON, "50 AddNetwork at once", "rpc.large.add.50", "ms"),
     rule(DAEMON, "packets to anybody during AddNetworks", "rpc.add.sent", "").exactly(0.0),
     rule(DAEMON, "CPU of an idle minute, 12 probes included", "idle.cpu", "ms").goal(20.0),
     rule(DAEMON, "  of it the daemon", "idle.daemon", "ms"),

@@ -22,8 +22,10 @@ pub enum Group {
     Plugin,
     /// The daemon's start, memory, idle time and end.
     Daemon,
-    /// The daemon's answers.
+    /// The daemon's answers on a usual node.
     Rpc,
+    /// The same on the largest one.
+    RpcLarge,
     /// Many pods at once, with EC2's latencies.
     Storm,
     /// Queues of a pod's link; on demand only.
@@ -32,9 +34,16 @@ pub enum Group {
 
 impl Group {
     /// All groups, in the order in which they run.
-    pub const ALL: [Self; 5] = [Self::Plugin, Self::Daemon, Self::Rpc, Self::Storm, Self::Queues];
+    pub const ALL: [Self; 6] = [
+        Self::Plugin,
+        Self::Daemon,
+        Self::Rpc,
+        Self::RpcLarge,
+        Self::Storm,
+        Self::Queues,
+    ];
     /// Those that run if none is asked for.
-    pub const USUAL: [Self; 4] = [Self::Plugin, Self::Daemon, Self::Rpc, Self::Storm];
+    pub const USUAL: [Self; 5] = [Self::Plugin, Self::Daemon, Self::Rpc, Self::RpcLarge, Self::Storm];
 }
 
 /// How much is measured.
@@ -84,7 +93,8 @@ pub fn run(group: Group, setup: &Setup) -> Result<Figures> {
     match group {
         Group::Plugin => plugin::measure(setup),
         Group::Daemon => daemon::measure(setup),
-        Group::Rpc => rpc::measure(setup),
+        Group::Rpc => rpc::measure(setup, &rpc::USUAL),
+        Group::RpcLarge => rpc::measure(setup, &rpc::LARGE),
         Group::Storm => storm::measure(setup),
         Group::Queues => queues::measure(setup),
     }
