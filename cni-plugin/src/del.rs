@@ -125,9 +125,9 @@ fn released(
             Ok(IpAddr::V4(address)) if host == Host::Cleared => log.info("deleted", &[("address", &address)]),
             Ok(IpAddr::V4(address)) => {
                 let named = remembered.iter().find(|pod_if| pod_if.address == address);
-                clear(attachment, address, named, datapath::clear)
+                let cleared = clear(attachment, address, named, datapath::clear)
                     .map_err(|error| CniError::internal(format!("del cmd: failed to tear down: {}", chain(&error))))?;
-                log.info("deleted", &[("address", &address)]);
+                tell(attachment, address, &cleared, "deleted");
             }
             Ok(IpAddr::V6(address)) => log.warn("cannot remove an IPv6 pod", &[("address", &address)]),
             Err(error) => log.warn("ipamd released no usable address", &[("error", &error)]),
@@ -155,7 +155,7 @@ fn without_ipamd(attachment: &Attachment, error: &RpcError, remembered: &[PodInt
     for pod_if in remembered {
         let IpAddr::V4(address) = pod_if.address else { continue };
         match clear(attachment, address, Some(pod_if), datapath::clear_own) {
-            Ok(()) => log.info("deleted by prevResult", &[("address", &address)]),
+            Ok(cleared) => tell(attachment, address, &cleared, "deleted by prevResult"),
             Err(error) => log.warn("rules or route may stay", &[("error", &chain(&error))]),
         }
     }
@@ -169,7 +169,7 @@ fn clear(
     address: Ipv4Addr,
     remembered: Option<&PodInterface>,
     how: Clear,
-) -> Result<(), ClearUpError> {
+) -> Result<Cleared, ClearUpError> {
     if attachment.deadline.has_passed() {
         return Err(ClearUpError::Late(address));
     }
@@ -178,17 +178,27 @@ fn clear(
         host_veth: Some(remembered.map_or(&attachment.host_veth, |pod_if| &pod_if.host_veth)),
     };
     let mut socket = RouteSocket::open().map_err(ClearUpError::Socket)?;
-    let cleared = how(&mut socket, address, &owner).map_err(|source| ClearUpError::Clear { address, source })?;
+    how(&mut socket, address, &owner).map_err(|source| ClearUpError::Clear { address, source })
+}
+
+/// `deleted` only where that is true: who looks for a leak reads this log.
+fn tell(attachment: &Attachment, address: Ipv4Addr, cleared: &Cleared, deleted: &str) {
     let log = &attachment.log;
     match cleared {
-        Cleared::Removed => log.debug("removed rules and route", &[("address", &address)]),
-        Cleared::NothingThere => log.debug("no rules and no route", &[("address", &address)]),
-        Cleared::OwnerUnknown => log.debug("no route: rules, if any, are left to ipamd", &[("address", &address)]),
-        Cleared::NewOwner { device } => {
-            log.info("left to its new owner", &[("address", &address), ("device", &device)])
+        Cleared::Removed => {
+            log.debug("removed rules and route", &[("address", &address)]);
+            log.info(deleted, &[("address", &address)]);
         }
+        Cleared::NothingThere => {
+            log.debug("no rules and no route", &[("address", &address)]);
+            log.info(deleted, &[("address", &address)]);
+        }
+        Cleared::OwnerUnknown => log.info(
+            "no route proves whose it is: rules, if any, are left to ipamd",
+            &[("address", &address)],
+        ),
+        Cleared::NewOwner { device } => log.info("left to its new owner", &[("address", &address), ("device", device)]),
     }
-    Ok(())
 }
 
 fn branch(vlan: i32) -> CniError {

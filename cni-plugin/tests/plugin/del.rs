@@ -130,10 +130,15 @@ fn a_late_del_harms_neither_the_next_pod_of_that_name_nor_the_next_owner_of_that
         add(root.path(), "c2", &new);
         let (before, inside) = (state(), new.state());
         // With ipamd away, and with one that names the address once more.
+        let log = || std::fs::read_to_string(root.path().join("var/log/aws-routed-eni/plugin.log")).unwrap();
+        let deleted = |text: &str| text.matches(r#""deleted"#).count();
+        let said = deleted(&log());
         Call::del("c1", root.path()).prev(&added).run().succeeded();
         let _ipamd = Daemon::ipamd(root.path(), POD, POD);
         Call::del("c1", root.path()).prev(&added).run().succeeded();
         assert_eq!((state(), new.state()), (before, inside));
+        // Nor does it say that it deleted anything.
+        assert_eq!(deleted(&log()), said, "{}", log());
     });
 }
 
