@@ -75,32 +75,27 @@ fn held_twice(pool: &Settled) -> BTreeMap<Ipv4Addr, Vec<String>> {
 
 fn lease_in_kernel(lease: &LeaseAccount, kernel: &KernelLook, findings: &mut BTreeSet<Finding>) {
     let (pod, address) = (lease.pod.clone(), lease.address);
-    // A veth without alias is from software that sets none: its name tells whose it is.
-    let is_own = |(name, alias): &(&String, &Option<String>)| match alias {
-        Some(alias) => *alias == lease.container,
-        None => **name == lease.host_veth,
-    };
-    let own = kernel.veths.iter().find(is_own).map(|(name, _)| name);
-    match (own, kernel.routes.get(&address)) {
-        (None, _) => {
+    let own = own_veths(lease, kernel);
+    match kernel.routes.get(&address) {
+        _ if own.is_empty() => {
             // The route went with the device; saying so twice helps nobody.
             findings.insert(Finding::LeaseWithoutVeth { pod, address });
             return;
         }
-        (Some(_), None) => {
+        None => {
             findings.insert(Finding::LeaseWithoutRoute {
                 pod: pod.clone(),
                 address,
             });
         }
-        (Some(own), Some(device)) if own != device => {
+        Some(device) if !own.contains(&device.as_str()) => {
             findings.insert(Finding::WrongRoute {
                 pod: pod.clone(),
                 address,
                 device: device.clone(),
             });
         }
-        (Some(_), Some(_)) => {}
+        Some(_) => {}
     }
     let mut expect = |priority, tables: Option<&Vec<RouteTableId>>, expected| {
         let tables = tables.map(Vec::as_slice).unwrap_or_default();
@@ -121,6 +116,22 @@ fn lease_in_kernel(lease: &LeaseAccount, kernel: &KernelLook, findings: &mut BTr
     match kernel.from_pod.get(&address) {
         None if lease.table.is_main() => {}
         tables => expect(RULE_FROM_POD, tables, lease.table),
+    }
+}
+
+/// The host veth of a lease. Several, when the sandbox has several interfaces, whose veths have one alias, and none of them has
+/// the name that ours would have: the plugin's prefix may be another than the daemon's.
+fn own_veths<'a>(lease: &LeaseAccount, kernel: &'a KernelLook) -> Vec<&'a str> {
+    // A veth without alias is from software that sets none: its name tells whose it is.
+    let is_own = |(name, alias): &(&String, &Option<String>)| match alias {
+        Some(alias) => *alias == lease.container,
+        None => **name == lease.host_veth,
+    };
+    let own = kernel.veths.iter().filter(is_own).map(|(name, _)| name.as_str());
+    let own: Vec<&str> = own.collect();
+    match own.iter().find(|name| **name == lease.host_veth) {
+        Some(named) => vec![*named],
+        None => own,
     }
 }
 

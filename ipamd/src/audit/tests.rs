@@ -361,3 +361,27 @@ fn an_orphan_without_an_eni_is_an_address_that_is_not_at_ec2() {
     kernel.from_pod.insert(ip(50), vec![SECOND_TABLE]);
     assert_eq!(world.kinds(), ["AddressNotAtEc2"]);
 }
+
+/// podman in two networks: one container id, two interfaces.
+#[test]
+fn a_sandbox_with_two_interfaces_has_two_veths_of_one_alias() {
+    let mut world = world();
+    world.account(|account| {
+        let address = account.enis.get_mut(&id(PRIMARY)).unwrap().addresses.get_mut(&ip(12));
+        address.unwrap().state = "leased".to_owned();
+        account.leases.push(LeaseAccount {
+            container: "container-web".to_owned(),
+            interface: "eth1".to_owned(),
+            ..lease("web1", ip(12), RouteTableId::MAIN)
+        });
+    });
+    let kernel = world.kernel();
+    kernel
+        .veths
+        .insert("eniweb1".to_owned(), Some("container-web".to_owned()));
+    kernel.routes.insert(ip(12), "eniweb1".to_owned());
+    kernel.to_pod.insert(ip(12), vec![RouteTableId::MAIN]);
+    assert_eq!(world.kinds(), Vec::<&str>::new());
+    world.kernel().routes.insert(ip(12), "eniweb".to_owned());
+    assert_eq!(world.kinds(), ["WrongRoute"]);
+}
