@@ -35,16 +35,61 @@ pub enum AddressState {
     },
 }
 
-impl AddressState {
+/// An [`AddressState`] without what belongs to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AddressKind {
+    /// May be granted.
+    Free,
+    /// Belongs to a lease.
+    Leased,
+    /// Rests between two pods.
+    Cooling,
+    /// Is being given back.
+    Releasing,
+    /// The last EC2 view did not show it.
+    Missing,
+    /// The kernel shows a pod on it that no lease explains.
+    Blocked,
+}
+
+impl AddressKind {
+    const ALL: [Self; 6] = [
+        Self::Free,
+        Self::Leased,
+        Self::Cooling,
+        Self::Releasing,
+        Self::Missing,
+        Self::Blocked,
+    ];
+
     /// A word for people and other programs.
-    pub fn as_str(&self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::Free { .. } => "free",
-            Self::Leased(_) => "leased",
-            Self::Cooling { .. } => "cooling",
-            Self::Releasing(_) => "releasing",
-            Self::Missing { .. } => "missing",
-            Self::Blocked { .. } => "blocked",
+            Self::Free => "free",
+            Self::Leased => "leased",
+            Self::Cooling => "cooling",
+            Self::Releasing => "releasing",
+            Self::Missing => "missing",
+            Self::Blocked => "blocked",
+        }
+    }
+
+    /// Inverse of `as_str`.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+impl AddressState {
+    /// Which one it is.
+    pub fn kind(&self) -> AddressKind {
+        match self {
+            Self::Free { .. } => AddressKind::Free,
+            Self::Leased(_) => AddressKind::Leased,
+            Self::Cooling { .. } => AddressKind::Cooling,
+            Self::Releasing(_) => AddressKind::Releasing,
+            Self::Missing { .. } => AddressKind::Missing,
+            Self::Blocked { .. } => AddressKind::Blocked,
         }
     }
 

@@ -34,7 +34,7 @@ mod usage;
 mod views;
 
 pub use action::{Action, Grant, Note, Outcome, Owner, Work};
-pub use address::AddressState;
+pub use address::{AddressKind, AddressState};
 pub use cause::{Cause, CauseCode, NextTry};
 pub use checkpoint::{Checkpoint, RestoreError, Restored, StoredFiles};
 pub use config::{CoreConfig, NodeFacts, Timers, WarmTarget};

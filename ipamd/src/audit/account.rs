@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+use ipam_core::{AddressKind, EniPhase, LeaseState};
 use vpc_types::{EniId, MacAddress, RouteTableId};
 
 /// One lease.
@@ -23,8 +24,8 @@ pub struct LeaseAccount {
     pub address: Ipv4Addr,
     /// Table of its ENI.
     pub table: RouteTableId,
-    /// granted, wired, draining, orphan.
-    pub state: String,
+    /// How far it is.
+    pub state: LeaseState,
     /// Nanoseconds since 1970.
     pub granted_at: u64,
 }
@@ -32,8 +33,8 @@ pub struct LeaseAccount {
 /// One address of the pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressAccount {
-    /// free, leased, cooling, releasing, missing, blocked.
-    pub state: String,
+    /// What it is doing.
+    pub state: AddressKind,
     /// When this state began; 0 if unknown.
     pub since: u64,
 }
@@ -60,8 +61,8 @@ pub struct EniAccount {
     pub primary: Ipv4Addr,
     /// Who fills it.
     pub role: Role,
-    /// Phase.
-    pub state: String,
+    /// How far it is.
+    pub state: EniPhase,
     /// Something is being done to it.
     pub in_motion: bool,
     /// Addresses for pods.
@@ -85,7 +86,7 @@ pub struct Settled {
     /// ENIs that stay.
     pub enis: BTreeMap<EniId, EniAccount>,
     /// Resting, free, missing, blocked addresses that stay so, with their state.
-    pub unleased: BTreeMap<Ipv4Addr, String>,
+    pub unleased: BTreeMap<Ipv4Addr, AddressKind>,
     /// Addresses about which nothing can be said.
     pub moving_addresses: BTreeSet<Ipv4Addr>,
     /// Sandboxes about which nothing can be said: container ids and names of host veths.
@@ -101,7 +102,7 @@ pub struct Settled {
 impl LeaseAccount {
     /// Orphans stay as much as wired ones; the others are on their way.
     fn stays(&self) -> bool {
-        matches!(self.state.as_str(), "wired" | "orphan")
+        matches!(self.state, LeaseState::Wired | LeaseState::Orphan)
     }
 }
 
@@ -149,10 +150,10 @@ impl Settled {
     fn add_addresses(&mut self, before: &Account, after: &Account) {
         let (before, after) = (before.addresses(), after.addresses());
         for (address, state) in before.iter().chain(&after) {
-            if before.get(address) != after.get(address) || state.state == "releasing" {
+            if before.get(address) != after.get(address) || state.state == AddressKind::Releasing {
                 self.moving_addresses.insert(*address);
-            } else if state.state != "leased" {
-                self.unleased.insert(*address, state.state.clone());
+            } else if state.state != AddressKind::Leased {
+                self.unleased.insert(*address, state.state);
             }
         }
     }
@@ -160,7 +161,7 @@ impl Settled {
 
 impl EniAccount {
     fn is_same(&self, other: &Self) -> bool {
-        let key = |eni: &Self| (eni.mac, eni.table, eni.primary, eni.state.clone(), eni.in_motion);
+        let key = |eni: &Self| (eni.mac, eni.table, eni.primary, eni.state, eni.in_motion);
         key(self) == key(other)
     }
 }

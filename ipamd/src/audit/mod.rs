@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use datapath::ids::{RULE_FROM_POD, RULE_TO_POD};
+use ipam_core::{AddressKind, EniPhase};
 use vpc_types::{EniId, RouteTableId};
 
 pub use account::{Account, AddressAccount, EniAccount, LeaseAccount, Role, Settled};
@@ -139,7 +140,7 @@ fn own_veths<'a>(lease: &LeaseAccount, kernel: &'a KernelLook) -> Vec<&'a str> {
 fn leftovers(pool: &Settled, kernel: &KernelLook, findings: &mut BTreeSet<Finding>) {
     let leased: BTreeSet<Ipv4Addr> = pool.leases.iter().map(|lease| lease.address).collect();
     let is_nobodys = |address: &Ipv4Addr| !leased.contains(address) && !pool.moving_addresses.contains(address);
-    let rests = |address: &Ipv4Addr| pool.unleased.get(address).is_some_and(|state| state == "cooling");
+    let rests = |address: &Ipv4Addr| pool.unleased.get(address) == Some(&AddressKind::Cooling);
     let lists = [(RULE_TO_POD, &kernel.to_pod), (RULE_FROM_POD, &kernel.from_pod)];
     for (priority, rules) in lists {
         for address in rules.keys().copied().filter(is_nobodys) {
@@ -192,7 +193,7 @@ fn enis_in_kernel(pool: &Settled, kernel: &KernelLook, findings: &mut BTreeSet<F
             });
             continue;
         };
-        if eni.table.is_main() || eni.state != "ready" {
+        if eni.table.is_main() || eni.state != EniPhase::Ready {
             continue;
         }
         let (eni_id, table) = (id.clone(), eni.table);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use ipam_core::LeaseState;
 use vpc_types::{EniId, MacAddress, RouteTableId};
 
 use super::*;
@@ -35,22 +36,27 @@ fn lease(pod: &str, address: Ipv4Addr, table: RouteTableId) -> LeaseAccount {
         host_veth: format!("eni{pod}"),
         address,
         table,
-        state: "wired".to_owned(),
+        state: LeaseState::Wired,
         granted_at: 1,
     }
 }
 
-fn eni(number: u8, table: RouteTableId, role: Role, addresses: &[(u8, &str)]) -> EniAccount {
-    let address = |(last, state): &(u8, &str)| {
-        let state = (*state).to_owned();
-        (ip(*last), AddressAccount { state, since: 1 })
+fn eni(number: u8, table: RouteTableId, role: Role, addresses: &[(u8, AddressKind)]) -> EniAccount {
+    let address = |(last, state): &(u8, AddressKind)| {
+        (
+            ip(*last),
+            AddressAccount {
+                state: *state,
+                since: 1,
+            },
+        )
     };
     EniAccount {
         mac: MacAddress([2, 0, 0, 0, 0, number]),
         table,
         primary: ip(number),
         role,
-        state: "ready".to_owned(),
+        state: EniPhase::Ready,
         in_motion: false,
         addresses: addresses.iter().map(address).collect(),
     }
@@ -65,7 +71,11 @@ fn world() -> World {
                     10,
                     RouteTableId::MAIN,
                     Role::Primary,
-                    &[(11, "leased"), (12, "free"), (13, "cooling")],
+                    &[
+                        (11, AddressKind::Leased),
+                        (12, AddressKind::Free),
+                        (13, AddressKind::Cooling),
+                    ],
                 ),
             ),
             (
@@ -74,7 +84,11 @@ fn world() -> World {
                     20,
                     SECOND_TABLE,
                     Role::Managed,
-                    &[(21, "leased"), (22, "free"), (23, "cooling")],
+                    &[
+                        (21, AddressKind::Leased),
+                        (22, AddressKind::Free),
+                        (23, AddressKind::Cooling),
+                    ],
                 ),
             ),
         ]),
@@ -278,7 +292,7 @@ fn a_lease_that_came_or_went_between_the_accounts_is_no_finding() {
             .addresses
             .get_mut(&ip(11))
             .unwrap();
-        address.state = "free".to_owned();
+        address.state = AddressKind::Free;
         let mut without = world.clone();
         without.kernel().veths.remove("eniweb");
         without.kernel().routes.remove(&ip(11));
@@ -291,12 +305,12 @@ fn a_lease_that_came_or_went_between_the_accounts_is_no_finding() {
 
 #[test]
 fn leases_that_are_being_wired_or_cleared_are_no_findings() {
-    for state in ["granted", "draining"] {
+    for state in [LeaseState::Granted, LeaseState::Draining] {
         let mut world = world();
-        world.account(|account| account.leases[1].state = state.to_owned());
+        world.account(|account| account.leases[1].state = state);
         world.kernel().from_pod.clear();
         world.kernel().routes.remove(&ip(21));
-        assert_eq!(world.kinds(), Vec::<&str>::new(), "{state}");
+        assert_eq!(world.kinds(), Vec::<&str>::new(), "{state:?}");
     }
 }
 
@@ -348,7 +362,7 @@ fn an_orphan_without_an_eni_is_an_address_that_is_not_at_ec2() {
     let mut world = world();
     world.account(|account| {
         account.leases.push(LeaseAccount {
-            state: "orphan".to_owned(),
+            state: LeaseState::Orphan,
             ..lease("lost", ip(50), SECOND_TABLE)
         });
     });
@@ -368,7 +382,7 @@ fn a_sandbox_with_two_interfaces_has_two_veths_of_one_alias() {
     let mut world = world();
     world.account(|account| {
         let address = account.enis.get_mut(&id(PRIMARY)).unwrap().addresses.get_mut(&ip(12));
-        address.unwrap().state = "leased".to_owned();
+        address.unwrap().state = AddressKind::Leased;
         account.leases.push(LeaseAccount {
             container: "container-web".to_owned(),
             interface: "eth1".to_owned(),

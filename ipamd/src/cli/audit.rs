@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use cloud::{Ec2Client, ImdsClient, ReadEc2};
 use datapath::{Change, NodeConfig, NodePorts, RouteSocket, inspect, inspect_node};
+use ipam_core::{AddressKind, EniPhase, LeaseState};
 use proto::agent::agent_client::AgentClient;
 use proto::agent::{self, GetAccountReply, GetAccountRequest};
 use serde_json::json;
@@ -88,12 +89,7 @@ async fn two_rounds(config: &Config, ec2: Ec2Wish) -> Result<Round> {
     }
     tokio::time::sleep(SECOND_LOOK).await;
     let second = look(config, ec2).await?;
-    let both = &first.findings & &second.findings;
-    Ok(Round {
-        unconfirmed: &first.findings ^ &second.findings,
-        findings: both,
-        ..second
-    })
+    Ok(first.confirmed_by(second))
 }
 
 async fn look(config: &Config, wish: Ec2Wish) -> Result<Round> {
@@ -195,7 +191,8 @@ fn lease(wire: &agent::Lease, veth_prefix: &VethPrefix) -> Result<LeaseAccount> 
             .parse()
             .with_context(|| format!("a lease of {:?}", wire.address))?,
         table: RouteTableId(wire.route_table),
-        state: wire.state.clone(),
+        state: LeaseState::parse(&wire.state)
+            .with_context(|| format!("the lease of {}: {:?} is no state", wire.address, wire.state))?,
         granted_at: wire.granted_at,
     })
 }
@@ -204,7 +201,8 @@ fn eni(wire: &agent::EniAccount) -> Result<(EniId, EniAccount)> {
     let of = || format!("the account of {}", wire.id);
     let address = |row: &agent::AddressAccount| -> Result<(Ipv4Addr, AddressAccount)> {
         let account = AddressAccount {
-            state: row.state.clone(),
+            state: AddressKind::parse(&row.state)
+                .with_context(|| format!("{}: {:?} is no state", row.address, row.state))?,
             since: row.since,
         };
         Ok((row.address.parse().with_context(of)?, account))
@@ -216,9 +214,10 @@ fn eni(wire: &agent::EniAccount) -> Result<(EniId, EniAccount)> {
         role: match wire.role.as_str() {
             "primary" => Role::Primary,
             "managed" => Role::Managed,
-            _ => Role::Unmanaged,
+            "unmanaged" => Role::Unmanaged,
+            other => anyhow::bail!("the account of {}: {other:?} is no role", wire.id),
         },
-        state: wire.state.clone(),
+        state: EniPhase::parse(&wire.state).with_context(|| format!("{}: {:?} is no state", wire.id, wire.state))?,
         in_motion: wire.in_motion,
         addresses: wire.addresses.iter().map(address).collect::<Result<_>>()?,
     };
@@ -266,6 +265,19 @@ impl Blind {
 }
 
 impl Round {
+    /// Where either round was blind the other one had no second look, so what it found there is not refuted.
+    fn confirmed_by(mut self, second: Self) -> Self {
+        self.blind
+            .retain(|one| second.blind.iter().all(|other| other.what != one.what));
+        self.blind.extend(second.blind);
+        Self {
+            unconfirmed: &self.findings ^ &second.findings,
+            findings: &self.findings & &second.findings,
+            blind: self.blind,
+            ..second
+        }
+    }
+
     fn verdict(&self) -> &'static str {
         match (self.findings.is_empty(), self.blind.is_empty()) {
             (false, _) => "mismatch",
@@ -320,4 +332,67 @@ fn json_of(round: &Round, wish: Ec2Wish) -> String {
         "inMotion": round.in_motion,
         "compared": {"leases": round.leases, "enis": round.enis},
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(finding: Option<Finding>, blind: Option<&'static str>) -> Round {
+        Round {
+            findings: finding.into_iter().collect(),
+            blind: blind
+                .into_iter()
+                .map(|what| Blind::new(what, &anyhow::anyhow!("no")))
+                .collect(),
+            ..Round::default()
+        }
+    }
+
+    #[test]
+    fn a_finding_that_one_round_could_not_look_for_is_no_agreement() {
+        let finding = || Some(Finding::MarkRule);
+        let verdict = |first: Round, second: Round| first.confirmed_by(second).verdict();
+        assert_eq!(verdict(round(finding(), None), round(finding(), None)), "mismatch");
+        assert_eq!(verdict(round(finding(), None), round(None, None)), "agrees");
+        assert_eq!(verdict(round(finding(), None), round(None, Some("EC2"))), "incomplete");
+        // The first finding is gone; what the first round did not see has been looked at only once.
+        let other = Some(Finding::ForeignRule { priority: 512 });
+        assert_eq!(
+            verdict(round(finding(), Some("kernel")), round(other, None)),
+            "incomplete"
+        );
+        let both = round(None, Some("EC2")).confirmed_by(round(None, Some("EC2")));
+        assert_eq!(both.blind.len(), 1);
+    }
+
+    #[test]
+    fn an_account_in_words_that_this_audit_does_not_know_is_not_judged() {
+        let good = agent::EniAccount {
+            id: "eni-0000000000000000a".into(),
+            mac: "02:00:00:00:00:0a".into(),
+            route_table: 254,
+            primary_address: "10.0.1.10".into(),
+            role: "managed".into(),
+            state: "ready".into(),
+            in_motion: false,
+            addresses: vec![agent::AddressAccount {
+                address: "10.0.1.11".into(),
+                state: "free".into(),
+                since: 1,
+            }],
+        };
+        assert!(eni(&good).is_ok());
+        let bad: [fn(&mut agent::EniAccount); 3] = [
+            |one| one.role = "new".into(),
+            |one| one.state = "new".into(),
+            |one| one.addresses[0].state = "new".into(),
+        ];
+        for change in bad {
+            let mut other = good.clone();
+            change(&mut other);
+            let error = eni(&other).unwrap_err();
+            assert!(format!("{error:#}").contains(r#""new" is no "#), "{error:#}");
+        }
+    }
 }

@@ -95,7 +95,7 @@ fn address_row(address: std::net::Ipv4Addr, state: &AddressState) -> agent::Addr
     let since = state.since().map_or(0, |since| since.0.as_nanos());
     agent::AddressAccount {
         address: address.to_string(),
-        state: state.as_str().to_owned(),
+        state: state.kind().as_str().to_owned(),
         since: u64::try_from(since).unwrap_or(u64::MAX),
     }
 }
