@@ -5,9 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use ipam_core::{AddressKind, EniPhase, LeaseState};
+use ipam_core::{AddressKind, EniPhase, LeaseState, WallTime};
 use vpc_types::{EniId, MacAddress, RouteTableId};
+
+/// An ADD that was granted its address has ended by then, one way or the other: its deadline is 35 s, and taking back what it
+/// made has a deadline, too.
+const ADD_OVER: Duration = Duration::from_secs(60);
 
 /// One lease.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,17 +105,22 @@ pub struct Settled {
 }
 
 impl LeaseAccount {
-    /// Orphans stay as much as wired ones; the others are on their way.
-    fn stays(&self) -> bool {
-        matches!(self.state, LeaseState::Wired | LeaseState::Orphan)
+    /// Orphans stay as much as wired ones. One that is granted is on its way only as long as its ADD can last: after a restart all
+    /// leases are, and one whose route is gone remains so.
+    fn stays(&self, now: WallTime) -> bool {
+        match self.state {
+            LeaseState::Wired | LeaseState::Orphan => true,
+            LeaseState::Granted => now.0.saturating_sub(Duration::from_nanos(self.granted_at)) >= ADD_OVER,
+            LeaseState::Draining => false,
+        }
     }
 }
 
 impl Settled {
-    /// Compares the two accounts.
-    pub fn between(before: &Account, after: &Account) -> Self {
+    /// Compares the two accounts; `now` is when the second one was read.
+    pub fn between(before: &Account, after: &Account, now: WallTime) -> Self {
         let mut settled = Self::default();
-        settled.add_leases(before, after);
+        settled.add_leases(before, after, now);
         for (id, eni) in before.enis.iter().chain(&after.enis) {
             settled.primaries.insert(eni.primary);
             let same = |account: &Account| account.enis.get(id).is_some_and(|other| other.is_same(eni));
@@ -133,11 +143,11 @@ impl Settled {
         self.moving_addresses.len() + self.moving_enis.len()
     }
 
-    fn add_leases(&mut self, before: &Account, after: &Account) {
+    fn add_leases(&mut self, before: &Account, after: &Account, now: WallTime) {
         let held: BTreeSet<&LeaseAccount> = after.leases.iter().collect();
         let holds: BTreeSet<&LeaseAccount> = before.leases.iter().collect();
         for lease in holds.union(&held) {
-            if lease.stays() && holds.contains(lease) && held.contains(lease) {
+            if lease.stays(now) && holds.contains(lease) && held.contains(lease) {
                 self.leases.push((*lease).clone());
             } else {
                 self.moving_addresses.insert(lease.address);

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use ipam_core::LeaseState;
+use ipam_core::{LeaseState, WallTime};
 use vpc_types::{EniId, MacAddress, RouteTableId};
 
 use super::*;
 
 const PRIMARY: &str = "eni-0000000000000000a";
 const SECOND: &str = "eni-0000000000000000b";
+const NOW: WallTime = WallTime(Duration::from_secs(1_000_000));
+const JUST_NOW: u64 = 999_990_000_000_000;
 const SECOND_TABLE: RouteTableId = RouteTableId(2);
 
 fn ip(last: u8) -> Ipv4Addr {
@@ -37,7 +40,7 @@ fn lease(pod: &str, address: Ipv4Addr, table: RouteTableId) -> LeaseAccount {
         address,
         table,
         state: LeaseState::Wired,
-        granted_at: 1,
+        granted_at: JUST_NOW,
     }
 }
 
@@ -146,7 +149,7 @@ impl World {
     }
 
     fn settled(&self) -> Settled {
-        Settled::between(&self.before, &self.after)
+        Settled::between(&self.before, &self.after, NOW)
     }
 
     fn kinds(&self) -> Vec<&'static str> {
@@ -374,6 +377,19 @@ fn an_orphan_without_an_eni_is_an_address_that_is_not_at_ec2() {
     kernel.to_pod.insert(ip(50), vec![RouteTableId::MAIN]);
     kernel.from_pod.insert(ip(50), vec![SECOND_TABLE]);
     assert_eq!(world.kinds(), ["AddressNotAtEc2"]);
+}
+
+/// After a restart the daemon calls every lease granted until the kernel shows veth and route.
+#[test]
+fn a_lease_that_was_granted_long_ago_and_is_not_wired_is_a_finding() {
+    let mut world = world();
+    world.account(|account| {
+        account.leases[0].state = LeaseState::Granted;
+        account.leases[0].granted_at = JUST_NOW - 60_000_000_000;
+    });
+    assert_eq!(world.kinds(), Vec::<&str>::new());
+    world.kernel().routes.remove(&ip(11));
+    assert_eq!(world.kinds(), ["LeaseWithoutRoute"]);
 }
 
 /// podman in two networks: one container id, two interfaces.

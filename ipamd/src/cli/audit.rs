@@ -23,6 +23,7 @@ use crate::audit::{
     Account, AddressAccount, Ec2Look, EniAccount, Finding, Judgement, KernelLook, LeaseAccount, Looks, NodeLook, Role,
     Settled, audit as compare,
 };
+use crate::clock;
 use crate::config::Config;
 use crate::observe::Calls;
 use crate::serve::parse_snat;
@@ -117,7 +118,7 @@ async fn look(config: &Config, wish: Ec2Wish) -> Result<Round> {
         }
     }
     let (after, _) = read(&mut agent).await?;
-    let settled = Settled::between(&before, &after);
+    let settled = Settled::between(&before, &after, clock::now().wall);
     round.findings = compare(&settled, &looks);
     round.in_motion = settled.in_motion();
     (round.leases, round.enis) = (settled.leases.len(), settled.enis.len());
