@@ -193,6 +193,36 @@ mod tests {
         {"networkName":"aws-cni","containerID":"cid2","ifName":"eth0","ipv6":"2001:db8::1",
          "allocationTimestamp":1795337371468852419,"metadata":{}}]}"#;
 
+    fn lease(pod: Option<PodName>) -> Lease {
+        Lease {
+            key: IpamKey::new("aws-cni", "cid\"1", "eth0").unwrap(),
+            pod,
+            address: Ipv4Addr::new(10, 0, 0, 5),
+            device: vpc_types::DeviceNumber(0),
+            table: vpc_types::RouteTableId::MAIN,
+            state: crate::LeaseState::Wired,
+            since: crate::BootTime::default(),
+            granted_at: WallTime(Duration::from_nanos(1_795_337_371_468_852_418)),
+            gone_since: None,
+            generation: crate::Generation::default(),
+            del_waiters: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_written_file_has_its_golden_bytes() {
+        let leases = [lease(PodName::new("ns", "pod")), lease(None)];
+        let golden = concat!(
+            r#"{"allocations":[{"allocationTimestamp":1795337371468852418,"containerID":"cid\"1","ifName":"eth0","#,
+            r#""ipv4":"10.0.0.5","metadata":{"interfacesCount":1,"k8sPodName":"pod","k8sPodNamespace":"ns"},"#,
+            r#""networkName":"aws-cni"},{"allocationTimestamp":1795337371468852418,"containerID":"cid\"1","#,
+            r#""ifName":"eth0","ipv4":"10.0.0.5","metadata":{"interfacesCount":1},"networkName":"aws-cni"}],"#,
+            r#""stamp":"7","version":"vpc-cni-ipam/1"}"#,
+            "\n"
+        );
+        assert_eq!(String::from_utf8(encode(leases.iter(), "7")).unwrap(), golden);
+    }
+
     #[test]
     fn a_file_of_the_reference_is_read() {
         let leases = decode(REFERENCE.as_bytes()).unwrap();
