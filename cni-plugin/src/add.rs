@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cni_spec::{CniError, PodInterface, PodResult, Sandbox};
 use datapath::ids::POD_GATEWAY;
-use datapath::{PodSockets, PodWiring, RouteSocket, WireError, Wired};
+use datapath::{Ipv6Settings, PodSockets, PodWiring, RouteSocket, WireError, Wired};
 use proto::convert::{AddOutcome, AddReply, ConvertError, DelReason, NO_ADDRESS};
 use proto::rpc::AddNetworkReply;
 use proto::rpc::cni_backend_client::CniBackendClient;
@@ -156,6 +156,12 @@ fn connect(
     };
     in_time()?;
     let wired = datapath::wire(&mut sockets, &wiring).map_err(ConnectError::Wire)?;
+    if wired.ipv6_settings == Ipv6Settings::NotWritable {
+        attachment.log.warn(
+            "the host takes router advertisements from this pod: /proc/sys cannot be written",
+            &[("veth", &attachment.host_veth)],
+        );
+    }
     made.wired = Some((sockets, wired));
     if !granted.policy_mode.is_empty() {
         enforce(caller, attachment, &granted.policy_mode, made)?;

@@ -29,4 +29,4 @@ pub use netlink::{AnswerError, MessageError, NetNs, NetNsError, RouteSocket, Soc
 pub use nft::{Difference, Random};
 pub use node::{NodeApplied, NodeConfig, NodeError, NodeInspection, NodePorts, SnatPolicy, apply_node, inspect_node};
 pub use observe::{AddressRules, KernelView, ObserveError, observe};
-pub use pod::{PodSockets, PodWiring, WireError, Wired, is_wired, undo, wire};
+pub use pod::{Ipv6Settings, PodSockets, PodWiring, WireError, Wired, is_wired, undo, wire};

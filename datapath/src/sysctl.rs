@@ -35,7 +35,12 @@ pub(crate) fn settle_host_veth(device: &str) -> Ipv6Settings {
 
 fn settle(directory: &Path) -> io::Result<()> {
     let (name, wanted) = ROUTER_ADVERTISEMENTS;
-    let written = write(&directory.join(name), wanted);
+    let path = directory.join(name);
+    // Where nothing may be written the administrator may have set it for all devices to come.
+    let written = write(&path, wanted).or_else(|error| match has(&path, wanted) {
+        Ok(true) => Ok(()),
+        Ok(false) | Err(_) => Err(error),
+    });
     for (name, wanted) in OTHERS {
         let path = directory.join(name);
         if !has(&path, wanted)? {
