@@ -206,14 +206,42 @@ async fn a_burst_of_changes_reaches_a_slow_reader_in_order() {
 }
 
 #[tokio::test]
-async fn a_reader_that_goes_away_costs_nothing_more() {
+async fn a_reader_that_has_stopped_reading_holds_its_watch_no_longer_than_asked() {
     let running = start("{}").await;
-    for _ in 0..50 {
+    let mut stalled = running.watch("/api/v1/pods?watch=true&timeoutSeconds=1").await;
+    // Far more than sockets and queues take for a reader that does not read.
+    let (count, padding) = (400, "x".repeat(100 << 10));
+    for number in 0..count {
+        let mut pod = pod_on("node-1", &format!("p{number}"));
+        pod["metadata"]["annotations"] = json!({"padding": padding});
+        running.kube.apply(pod).unwrap();
+    }
+    // A watch that begins later and is as long tells when the first one's time is over.
+    let later = format!(
+        "/api/v1/pods?watch=true&timeoutSeconds=1&resourceVersion={}",
+        running.kube.version()
+    );
+    assert_eq!(running.watch(&later).await.next().await, None);
+    let mut read = 0;
+    while stalled.next().await.is_some() {
+        read += 1;
+    }
+    assert!(read < count, "the watch waited for its reader");
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_frees_its_connection() {
+    let running = start("{}").await;
+    // More than the server has connections.
+    for _ in 0..1_100 {
         drop(running.watch("/api/v1/pods?watch=true").await);
     }
     running.kube.apply(pod_on("node-1", "a")).unwrap();
-    let list = running.get("/api/v1/pods").await;
-    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+    let list = timeout(SOON, running.get("/api/v1/pods")).await;
+    assert_eq!(
+        list.expect("a connection is free")["items"].as_array().unwrap().len(),
+        1
+    );
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::api::answer;
 use super::refusal::Refusal;
@@ -168,7 +168,8 @@ fn response(status: u16, kind: &'static str, body: Payload) -> Response<Payload>
         .expect("constant headers and a known status make a response")
 }
 
-/// Sends a watch's lines until its time is over or its reader is gone.
+/// Sends a watch's lines until its time is over or its reader is gone. Its time is over for a reader that has stopped reading too,
+/// and amid changes that never stop.
 async fn feed(shared: Arc<Shared>, order: WatchOrder, lines: Sender<Bytes>) {
     let mut versions = shared.versions.subscribe();
     let (mut watch, first, mut flow) = shared.with_store(|store| Watch::begin(order, store));
@@ -177,8 +178,9 @@ async fn feed(shared: Arc<Shared>, order: WatchOrder, lines: Sender<Bytes>) {
     let mut bookmark_at = Instant::now() + BOOKMARK_EVERY;
     loop {
         for line in pending.drain(..) {
-            if lines.send(line).await.is_err() {
-                return;
+            match timeout_at(end, lines.send(line)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return,
             }
         }
         if flow == Flow::Ends {
@@ -188,6 +190,9 @@ async fn feed(shared: Arc<Shared>, order: WatchOrder, lines: Sender<Bytes>) {
         versions.borrow_and_update();
         (pending, flow) = shared.with_store(|store| watch.more(store));
         if !pending.is_empty() {
+            if Instant::now() >= end {
+                flow = Flow::Ends;
+            }
             continue;
         }
         tokio::select! {
