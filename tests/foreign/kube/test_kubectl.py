@@ -75,7 +75,7 @@ def test_a_pod_is_patched_in_each_way(sim, kubectl, kind, patch):
 
 def test_a_watch_prints_what_happens(sim, kubectl, command):
     sim.ctl("kube", "pod", "early", "--node", "node-1")
-    watch = command("get", "pods", "-A", "--watch", "--output-watch-events", "-o", "wide", "--request-timeout", "15s")
+    watch = command("get", "pods", "-A", "--watch", "--output-watch-events", "-o", "wide", "--request-timeout", "60s")
     with subprocess.Popen(watch, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as watching:
         try:
             lines = [watching.stdout.readline().split() for _ in range(2)]
