@@ -39,6 +39,16 @@ impl Baseline {
         });
         worse.collect()
     }
+
+    /// Lines of the file that a run of all groups has not, as sentences: what was renamed is compared no more.
+    pub fn uncompared(&self, rows: &[Row]) -> Vec<String> {
+        let lost = self
+            .ratios
+            .keys()
+            .filter(|name| rows.iter().all(|row| row.name != **name));
+        lost.map(|name| format!("{name}: in the baseline, and not measured"))
+            .collect()
+    }
 }
 
 /// How long a burst takes depends on what else the machine does: the same ratio came out between 1.0 and 2.4. The CPU time of
@@ -71,5 +81,16 @@ mod tests {
         assert_eq!(baseline.regressions(&rows(1.0)), Vec::<String>::new());
         assert_eq!(baseline.regressions(&rows(1.9)), Vec::<String>::new());
         assert!(baseline.regressions(&rows(2.0))[0].starts_with("add.primary.wall.p50/floor: 2.00, was 1.50"));
+    }
+
+    #[test]
+    fn a_line_of_the_file_that_nobody_measured_is_named() {
+        let baseline = Baseline {
+            ratios: BTreeMap::from([("add.gone.wall.p50/floor".to_owned(), 1.0)]),
+        };
+        assert_eq!(
+            baseline.uncompared(&[]),
+            ["add.gone.wall.p50/floor: in the baseline, and not measured"]
+        );
     }
 }

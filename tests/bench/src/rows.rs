@@ -48,6 +48,16 @@ pub fn judge(figures: &Figures) -> Vec<Row> {
     RULES.iter().filter_map(|rule| row(rule, figures)).collect()
 }
 
+/// Hard limits that have no line, as sentences: without its figure a limit holds whatever happens.
+pub fn unjudged(rows: &[Row], is_expected: impl Fn(&Rule) -> bool) -> Vec<String> {
+    let limits = RULES.iter().filter(|rule| rule.hard.is_some() && is_expected(rule));
+    let lost = limits
+        .map(Rule::name)
+        .filter(|name| rows.iter().all(|row| row.name != *name));
+    lost.map(|name| format!("{name}: has a hard limit, and was not measured"))
+        .collect()
+}
+
 fn row(rule: &Rule, figures: &Figures) -> Option<Row> {
     let number = |spread: Spread| match rule.statistic {
         Statistic::P50 => spread.p50,
@@ -100,5 +110,8 @@ mod tests {
                 .iter()
                 .any(|row| row.name == "calls.first.max" && row.hard_met == Some(true))
         );
+        let lost = unjudged(&judge(&figures), |rule| rule.group == "EC2 calls");
+        assert!(lost.iter().any(|text| text.starts_with("calls.restart.max: ")));
+        assert!(!lost.iter().any(|text| text.starts_with("calls.first.max: ")));
     }
 }

@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use bench::baseline::Baseline;
+use bench::budgets::Against;
 use bench::figures::{Figures, Who};
 use bench::groups::{self, Group, Scale, Setup};
 use bench::machine::{self, Programs};
@@ -116,7 +117,7 @@ fn all(arguments: &Arguments) -> Result<ExitCode> {
     if let Some(path) = &arguments.write_baseline {
         std::fs::write(path, serde_json::to_string_pretty(&Baseline::of(&rows))? + "\n")?;
     }
-    judge(arguments, &figures, rows)
+    judge(arguments, &figures, &rows)
 }
 
 /// The circumstances that bear on the figures.
@@ -145,21 +146,26 @@ fn how(arguments: &Arguments, goes_first: bool, figures: &Figures) -> String {
 }
 
 /// Wall times of single calls are judged only if they were not at the mercy of the machine's other processes.
-fn judge(arguments: &Arguments, figures: &Figures, rows: Vec<Row>) -> Result<ExitCode> {
+fn judge(arguments: &Arguments, figures: &Figures, rows: &[Row]) -> Result<ExitCode> {
     let missed = rows.iter().filter(|row| row.met == Some(false)).count();
     let goals = rows.iter().filter(|row| row.met.is_some()).count();
+    let mut failures = unmeasured(arguments, rows);
     let undisturbed = figures
         .get("realtime", Who::Ours)
         .is_some_and(|spread| spread.p50 > 0.0);
     let judged: Vec<Row> = rows
-        .into_iter()
+        .iter()
         .filter(|row| undisturbed || !row.is_wall_time())
+        .cloned()
         .collect();
-    let mut failures = report::violations(&judged);
+    failures.extend(report::violations(&judged));
     if let Some(path) = &arguments.baseline {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let baseline: Baseline = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
         failures.extend(baseline.regressions(&judged));
+        if arguments.groups.is_empty() && groups::has_go_plugins() {
+            failures.extend(baseline.uncompared(rows));
+        }
     }
     for failure in &failures {
         say(&format!("FAILED {failure}"));
@@ -170,6 +176,14 @@ fn judge(arguments: &Arguments, figures: &Figures, rows: Vec<Row>) -> Result<Exi
         failures.len()
     ));
     Ok(ExitCode::from(u8::from(!failures.is_empty())))
+}
+
+/// Hard limits whose figure is missing in a run of all groups.
+fn unmeasured(arguments: &Arguments, rows: &[Row]) -> Vec<String> {
+    let go = groups::has_go_plugins();
+    rows::unjudged(rows, |rule| {
+        arguments.groups.is_empty() && (go || rule.against != Against::Other(Who::Go))
+    })
 }
 
 fn in_own_process(group: Group, arguments: &Arguments) -> Result<Figures> {
