@@ -1,7 +1,7 @@
 //! Namespaces and veths that go before, between and during ADD and DEL.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
@@ -34,8 +34,8 @@ const USUAL: usize = 30;
 const SLOW: usize = 400;
 /// How long a call is held: the namespace goes meanwhile.
 const HELD: Duration = Duration::from_millis(60);
-/// When, in milliseconds, by turns: strace needs some before the plugin begins, which then is held somewhere.
-const GOES: [std::ops::Range<u64>; 2] = [0..8, 8..70];
+/// Milliseconds in which strace has hardly begun the plugin.
+const AT_ONCE: u64 = 8;
 
 fn storm(bench: &Bench, orders: Orders) -> Result<()> {
     strace::ensure_installed()?;
@@ -121,11 +121,12 @@ fn lose(node: &Node, pod: Pod) -> Result<(Identity, serde_json::Value)> {
 
 /// ADDs and DELs are held at some system call, and meanwhile the namespace goes.
 fn during(world: &World, node: &Node, runtime: &Runtime, rng: &mut Rng, times: usize) -> Result<()> {
-    let (adds, dels) = boundaries(node, runtime)?;
+    let (adds, dels, usual) = boundaries(node, runtime)?;
+    let goes = moments(usual);
     let (mut added, mut refused) = (0, 0);
     for turn in 0..times {
         let at = &adds[rng.usize(..adds.len())];
-        let goes = Duration::from_millis(rng.u64(GOES[turn % 2].clone()));
+        let goes = Duration::from_millis(rng.u64(goes[turn % 2].clone()));
         let identity = Identity::pod("during");
         let netns = node.add_pod_netns(&netns_name(&identity))?;
         let path = netns.path.clone();
@@ -160,7 +161,7 @@ fn during(world: &World, node: &Node, runtime: &Runtime, rng: &mut Rng, times: u
     }
     for turn in 0..times {
         let at = &dels[rng.usize(..dels.len())];
-        let goes = Duration::from_millis(rng.u64(GOES[turn % 2].clone()));
+        let goes = Duration::from_millis(rng.u64(goes[turn % 2].clone()));
         let pod = runtime.add(node, &Identity::pod("during"))?;
         let (identity, result, path) = (pod.identity, pod.result, pod.netns.path);
         let environment = Runtime::call_environment("DEL", &identity, &path);
@@ -185,16 +186,25 @@ fn during(world: &World, node: &Node, runtime: &Runtime, rng: &mut Rng, times: u
     Ok(())
 }
 
-/// The calls of an undisturbed ADD and DEL.
-fn boundaries(node: &Node, runtime: &Runtime) -> Result<(Vec<Boundary>, Vec<Boundary>)> {
+/// When the namespace goes, in milliseconds, by turns: at once, and at any moment of a call that is held. How long that is depends on
+/// the machine.
+fn moments(usual: Duration) -> [std::ops::Range<u64>; 2] {
+    let whole = u64::try_from((usual + HELD).as_millis()).unwrap_or(u64::MAX);
+    [0..AT_ONCE, AT_ONCE..whole.max(AT_ONCE + 1)]
+}
+
+/// The calls of an undisturbed ADD and DEL, and how long the ADD took.
+fn boundaries(node: &Node, runtime: &Runtime) -> Result<(Vec<Boundary>, Vec<Boundary>, Duration)> {
     let recorded = strace::recorded(runtime);
     let identity = Identity::pod("recorded");
     let netns = node.add_pod_netns(&netns_name(&identity))?;
+    let begun = Instant::now();
     let call = recorded.add_in(node, &identity, &netns)?;
+    let usual = begun.elapsed();
     let adds = strace::read(node)?.boundaries;
     let pod = pod_of(&identity, node, netns, &call)?;
     recorded.remove(node, &pod)?;
-    Ok((adds, strace::read(node)?.boundaries))
+    Ok((adds, strace::read(node)?.boundaries, usual))
 }
 
 /// Runs a call, and takes the namespace's name away some time after its beginning.
