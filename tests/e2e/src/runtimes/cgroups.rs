@@ -21,8 +21,8 @@ use crate::wait;
 const ROOT: &str = "/sys/fs/cgroup";
 /// Followed by the process id of the scenario.
 const PREFIX: &str = "vpc-runtimes-";
-/// Processes of an ended sandbox leave their cgroups a moment later.
-const EMPTY: Duration = Duration::from_secs(10);
+/// Processes of an ended sandbox leave their cgroups a moment later; on a busy machine that is long.
+const EMPTY: Duration = Duration::from_secs(60);
 
 /// One mounted hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
