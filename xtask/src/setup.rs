@@ -62,6 +62,8 @@ pub(crate) fn install(context: &Context, needed: &str, packages: &[&str]) -> Res
 
 fn apt(context: &Context, arguments: &[&str]) -> Result<()> {
     let mut command = context.program("apt-get");
+    // A new machine often upgrades itself meanwhile, and holds the lock.
+    command.args(["-o", "DPkg::Lock::Timeout=180"]);
     command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
     run::check(&mut command, Deadline::after(APT))
 }
