@@ -1,5 +1,6 @@
 //! The suite of real callers: container runtimes and tools of others, installed here in the versions that the tests know.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -90,13 +91,17 @@ fn install(context: &Context, tool: &Tool, tools: &Path, deadline: Deadline) -> 
         return Ok(program);
     }
     println!("installing {} {}", tool.name, tool.version);
+    // Beside its place first: what is cut off in the middle must not count as there.
+    let unfinished = directory.with_extension("unfinished");
     let mut command = context.program(go(context)?);
     command
         .args(["install", &format!("{}@{}", tool.module, tool.version)])
         .env("CGO_ENABLED", "0")
-        .env("GOBIN", &directory);
+        .env("GOBIN", &unfinished);
     run::check(&mut command, deadline.sooner(INSTALL))?;
-    ensure!(program.is_file(), "go install made no {}", program.display());
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let made = unfinished.join(tool.name);
+    fs::rename(&made, &program).with_context(|| format!("go install made no {}", made.display()))?;
     Ok(program)
 }
 

@@ -19,6 +19,8 @@ pub struct Baseline {
 
 /// Factor by which a ratio may grow. Medians of runs at load averages between 3 and 14 on two cores differed by up to 15 %.
 const TOLERANCE: f64 = 1.3;
+/// The same for CPU times of a fraction of a millisecond, DEL's and VERSION's, which differed by up to 25 %.
+const TOLERANCE_SMALL: f64 = 1.5;
 
 impl Baseline {
     /// The ratios of a run.
@@ -34,7 +36,7 @@ impl Baseline {
     pub fn regressions(&self, rows: &[Row]) -> Vec<String> {
         let worse = rows.iter().filter_map(|row| {
             let (ratio, before) = (row.ratio?, *self.ratios.get(&row.name)?);
-            let limit = before * TOLERANCE;
+            let limit = before * tolerance(&row.name);
             (ratio > limit).then(|| format!("{}: {ratio:.2}, was {before:.2}, allowed {limit:.2}", row.name))
         });
         worse.collect()
@@ -49,6 +51,11 @@ impl Baseline {
         lost.map(|name| format!("{name}: in the baseline, and not measured"))
             .collect()
     }
+}
+
+fn tolerance(name: &str) -> f64 {
+    let small = name.contains(".cpu.") && (name.starts_with("del.") || name.starts_with("version."));
+    if small { TOLERANCE_SMALL } else { TOLERANCE }
 }
 
 /// How long a burst takes depends on what else the machine does: the same ratio came out between 1.0 and 2.4. The CPU time of

@@ -39,7 +39,7 @@ pub struct Row {
 impl Row {
     /// Whether it depends on who else wants the processor at the moment.
     pub fn is_wall_time(&self) -> bool {
-        self.name.contains(".wall.")
+        self.name.contains(".wall.") || self.name.starts_with("rpc.")
     }
 }
 

@@ -38,6 +38,8 @@ const HIT: usize = 90;
 /// Share of the runs that may leave a lease to the daemon's sweep, in percent: a request that was sent before the kill and is
 /// read after the DEL, which is on another connection.
 const OUTRAN: usize = 2;
+/// So few may on any machine, which stalls now and then.
+const OUTRAN_FEW: usize = 3;
 
 /// How soon the kernel must be clean: devices go a moment after their namespace, and the daemon's sweep comes later.
 const CLEAN: Duration = Duration::from_secs(5);
@@ -98,7 +100,7 @@ fn storm(bench: &Bench, orders: Orders) -> Result<()> {
             "too few boundaries of {verb} were hit"
         );
         ensure!(
-            sweep.outran * 100 <= sweep.runs * OUTRAN,
+            sweep.outran <= OUTRAN_FEW.max(sweep.runs * OUTRAN / 100),
             "{} of {} leases were left to the daemon's sweep",
             sweep.outran,
             sweep.runs
