@@ -265,8 +265,8 @@ impl Finding {
                 table.0
             ),
             Self::MissingEniRule { eni, address, table } => format!(
-                "no rule leads from {address}, the own address of {eni}, to table {}: restart the daemon, which sets it up \
-                 again",
+                "rule 32765 for {address}, the own address of {eni}, does not lead to table {} alone: restart the daemon, which \
+                 sets it up again, and delete rules to other tables",
                 table.0
             ),
             Self::RuleWithoutEni { address } => format!(

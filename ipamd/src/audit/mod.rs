@@ -201,8 +201,9 @@ fn enis_in_kernel(pool: &Settled, kernel: &KernelLook, findings: &mut BTreeSet<F
             None => findings.insert(Finding::MissingEniTable { eni: eni_id, table }),
             Some(found) => found != device && findings.insert(Finding::WrongEniTable { eni: eni_id, table }),
         };
-        let rules = kernel.from_eni.get(&eni.primary);
-        if rules.is_none_or(|tables| tables.as_slice() != [table]) {
+        // The same rule twice does no harm; another table may win.
+        let leads_there = |tables: &Vec<RouteTableId>| !tables.is_empty() && tables.iter().all(|found| *found == table);
+        if !kernel.from_eni.get(&eni.primary).is_some_and(leads_there) {
             findings.insert(Finding::MissingEniRule {
                 eni: id.clone(),
                 address: eni.primary,

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -33,6 +34,9 @@ const LINES_MAX: usize = 64;
 /// An idle watch gets a bookmark that often, as from the API server.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
+/// How long the old address is tried for when the API is to serve again.
+const LISTEN_AGAIN: Duration = Duration::from_secs(10);
+
 impl Kube {
     /// Serves the API until dropped. While it is made to refuse connections, nobody listens at the address.
     ///
@@ -53,12 +57,25 @@ impl Kube {
             }
             let open = match listener.take() {
                 Some(open) => open,
-                None => TcpListener::bind(address).await?,
+                None => listen_again(address).await?,
             };
             tokio::select! {
                 ended = accept(Arc::clone(&self.0), open) => return ended,
                 _ = conduct.wait_for(|conduct| conduct.reach == Reach::Refusing) => {}
             }
+        }
+    }
+}
+
+/// Somebody else's connection may have the port as its own for a moment.
+async fn listen_again(address: SocketAddr) -> io::Result<TcpListener> {
+    let end = Instant::now() + LISTEN_AGAIN;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < end => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            bound => return bound,
         }
     }
 }
