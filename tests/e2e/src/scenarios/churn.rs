@@ -190,8 +190,7 @@ fn churn(bench: &Bench) -> Result<()> {
 }
 
 fn run_threads(world: &mut World, shared: &Shared) -> Result<()> {
-    let subnets = &world.config.subnets;
-    let routers = [0, 1].map(|side| subnets[side].cidr.hosts().next().unwrap_or(Ipv4Addr::UNSPECIFIED));
+    let routers = world.routers();
     let cluster = &mut world.cluster;
     let node = |name: &str| cluster.vpc.node(name).context("there are two nodes");
     let nodes = [node(NODE)?, node(OTHER)?];

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -173,15 +173,7 @@ fn run_one(run: &Run, copies: &Copies, tools: &Tools) -> Result<bool> {
     command.arg("--daemon").arg(copies.directory.join("ipamd"));
     command.args(tools.arguments());
     command.args(run.uid.map(|uid| format!("--as-uid={uid}")));
-    // A backtrace of an expected error is noise, and costs a scenario a second.
-    command.env_remove("RUST_BACKTRACE");
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot start this program again")?;
-    let (status, output) = wait_with_limit(child, run.scenario.limit + GRACE)?;
+    let (status, output) = run_with_limit(&mut command, run.scenario.limit + GRACE)?;
     let passed = status.is_some_and(|status| status.success());
     let verdict = if passed { "ok    " } else { "FAILED" };
     let mut text = format!("{verdict} {:>6.1} s  {}", started.elapsed().as_secs_f64(), run.label());
@@ -193,8 +185,16 @@ fn run_one(run: &Run, copies: &Copies, tools: &Tools) -> Result<bool> {
     Ok(passed)
 }
 
-/// No status if the limit passed. All output, both streams.
-pub(crate) fn wait_with_limit(mut child: Child, limit: Duration) -> Result<(Option<ExitStatus>, String)> {
+/// Runs this program again. No status if the limit passed. All output, both streams.
+pub(crate) fn run_with_limit(command: &mut Command, limit: Duration) -> Result<(Option<ExitStatus>, String)> {
+    // A backtrace of an expected error is noise, and costs a second.
+    command.env_remove("RUST_BACKTRACE");
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot start this program again")?;
     let (mut stdout, mut stderr) = (child.stdout.take(), child.stderr.take());
     let pid = Pid::from_raw(i32::try_from(child.id())?);
     let (done, ended) = channel();

@@ -222,6 +222,12 @@ impl World {
         self.cluster.vpc.simulator().reset_counts();
     }
 
+    /// Routers of the two subnets: the first address of each.
+    pub(crate) fn routers(&self) -> [Ipv4Addr; 2] {
+        let subnets = &self.config.subnets;
+        [0, 1].map(|side| subnets[side].cidr.hosts().next().unwrap_or(Ipv4Addr::UNSPECIFIED))
+    }
+
     /// ENIs in EC2, whatever their state.
     pub(super) fn eni_count(&self) -> usize {
         self.cluster.vpc.simulator().with_model(|model, _| model.enis().count())

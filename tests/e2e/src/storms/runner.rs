@@ -1,6 +1,6 @@
 //! Runs storms as processes of their own, one after the other, each with a hard time limit.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use vpc_fabric::{Entry, SandboxConfig};
 
 use super::{Lane, Orders, Storm, all};
 use crate::binaries::{Binaries, Tools};
-use crate::scenarios::runner::{Copies, Tally, say, wait_with_limit};
+use crate::scenarios::runner::{Copies, Tally, run_with_limit, say};
 use crate::scenarios::{Bench, logs};
 
 /// A storm that watches its own time ends by itself; only a stuck one needs this.
@@ -65,15 +65,7 @@ fn run_one(storm: Storm, orders: Orders, copies: &Copies) -> Result<bool> {
     command.args((orders.lane == Lane::Slow).then_some("--slow"));
     command.arg("--plugin").arg(copies.directory.join("aws-cni"));
     command.arg("--daemon").arg(copies.directory.join("ipamd"));
-    // A backtrace of an expected error is noise, and costs a second.
-    command.env_remove("RUST_BACKTRACE");
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot start this program again")?;
-    let (status, output) = wait_with_limit(child, storm.limit(orders.lane) + GRACE)?;
+    let (status, output) = run_with_limit(&mut command, storm.limit(orders.lane) + GRACE)?;
     let passed = status.is_some_and(|status| status.success());
     let verdict = if passed { "ok    " } else { "FAILED" };
     say(&format!(

@@ -314,8 +314,7 @@ fn storm(bench: &Bench, orders: Orders) -> Result<()> {
 
 /// Threads and killer; the pods that are left, and how often a daemon was killed.
 fn blow(world: &mut World, shared: &Shared, seed: u64, time: Duration) -> Result<(Vec<Pod>, usize)> {
-    let subnets = &world.config.subnets;
-    let routers = [0, 1].map(|side| subnets[side].cidr.hosts().next().unwrap_or(Ipv4Addr::UNSPECIFIED));
+    let routers = world.routers();
     let cluster = &mut world.cluster;
     let node = |name: &str| cluster.vpc.node(name).context("there are two nodes");
     let nodes = [node(NODE)?, node(OTHER)?];

@@ -39,14 +39,7 @@ fn runtime_killed(bench: &Bench) -> Result<()> {
         "the new containerd lists {listed:?}"
     );
     for pod in &pods[..2] {
-        let (_, name) = pod.identity.pod.clone().context("pods have names")?;
-        let again = site.pod(NODE, &name, &pod.identity.container_id)?;
-        ensure!(
-            again.address == pod.address,
-            "{name}: {} became {}",
-            pod.address,
-            again.address
-        );
+        site.check_address(pod)?;
     }
     site.wait_for_network(NODE)?;
     pods.extend(site.run(NODE, "next", 1)?);
@@ -80,14 +73,7 @@ fn daemon_killed(bench: &Bench) -> Result<()> {
     site.world.check_mesh(&pods)?;
     site.world.cluster.start_daemon(NODE)?;
     for pod in pods.iter().filter(|pod| pod.node == NODE) {
-        let (_, name) = pod.identity.pod.clone().context("pods have names")?;
-        let again = site.pod(NODE, &name, &pod.identity.container_id)?;
-        ensure!(
-            again.address == pod.address,
-            "{name}: {} became {}",
-            pod.address,
-            again.address
-        );
+        site.check_address(pod)?;
     }
     let next = site.run(NODE, "next", 1)?;
     ensure!(

@@ -136,6 +136,14 @@ impl Site {
         pods.map(|(order, id)| self.pod(node, &order.name, &id?)).collect()
     }
 
+    /// Whether a pod still has its address, by all accounts.
+    pub(super) fn check_address(&self, pod: &Pod) -> Result<()> {
+        let (_, name) = pod.identity.pod.clone().context("pods have names")?;
+        let again = self.pod(&pod.node, &name, &pod.identity.container_id)?.address;
+        ensure!(again == pod.address, "{name}: {} became {again}", pod.address);
+        Ok(())
+    }
+
     /// A sandbox that is there: runtime, daemon and EC2 must agree on its address.
     pub(super) fn pod(&self, node: &str, name: &str, id: &str) -> Result<Pod> {
         let status = self.cri(node)?.status(id)?;
