@@ -131,7 +131,7 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
 fn slow() -> Arg {
     flag(
         "slow",
-        "Also the slow lanes: the simulation with 2,000 seeds, storms with all variants, informers of client-go",
+        "Also the slow lanes: the simulation with 10,000 seeds, storms with all variants, informers of client-go",
     )
 }
 

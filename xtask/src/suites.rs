@@ -47,7 +47,10 @@ pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
         foreign::step(),
         Step::new("storms", 10, |context, deadline| storm::step(context, &[], deadline)),
         Step::new("sim", 15, |context, deadline| {
-            sim::step(context, Core::Shipped, &["--seeds", "200"], deadline)
+            sim::step(context, Core::Shipped, &["--seeds", "1000"], deadline)
+        }),
+        Step::new("sim, random", 5, |context, deadline| {
+            sim::step(context, Core::Shipped, &["--seconds", "60"], deadline)
         }),
         Step::new("mutants", 10, |context, deadline| {
             sim::step(context, Core::Mutable, &["--mutants"], deadline)
@@ -57,7 +60,12 @@ pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
     if lanes == Lanes::Slow {
         steps.push(foreign::informers());
         steps.push(Step::new("sim, long", 120, |context, deadline| {
-            sim::step(context, Core::Shipped, &["--seeds", "2000", "--seed", "1000"], deadline)
+            sim::step(
+                context,
+                Core::Shipped,
+                &["--seeds", "10000", "--steps", "2000"],
+                deadline,
+            )
         }));
         steps.push(Step::new("storms, long", 60, |context, deadline| {
             storm::step(context, &["--slow"], deadline)

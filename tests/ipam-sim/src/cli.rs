@@ -2,19 +2,22 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use crate::{Coverage, Defect, Failure, Fault, Logging, Plan, quiet_panics, run, shrink};
+use crate::{Allowed, Coverage, Failure, Fault, Logging, Plan, Stroke, quiet_panics, run, shrink};
 
-/// Seeds from which on the counters must show everything at least once.
-const ENOUGH_SEEDS: u64 = 200;
+/// Seeds from which on the counters must show everything often enough.
+const ENOUGH_SEEDS: u64 = 1_000;
+/// Failures that are shrunk and shown; the others are named.
+const SHOWN: u64 = 2;
 
 /// Deterministic simulation of the address pool.
 #[derive(Debug, Parser)]
 struct Args {
     /// Number of seeds.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 1_000)]
     seeds: u64,
     /// Happenings per seed before the weather turns fair.
     #[arg(long, default_value_t = 3_000)]
@@ -22,15 +25,24 @@ struct Args {
     /// First seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Runs seeds from a random one on, for so long, instead of a number of them.
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Faults to leave out, by name.
     #[arg(long, value_delimiter = ',')]
     off: Vec<String>,
+    /// Strokes and acts to have, as a shrunk failure prints them; without it all that are drawn.
+    #[arg(long, value_delimiter = ',')]
+    only: Option<Vec<Stroke>>,
     /// Happenings to show of a failed run.
     #[arg(long, default_value_t = 40)]
     lines: usize,
     /// Builds one defect after the other into the core and runs until each is noticed.
     #[arg(long)]
     mutants: bool,
+    /// Builds this defect into the core of every run.
+    #[arg(long, conflicts_with = "mutants")]
+    mutant: Option<String>,
 }
 
 #[expect(clippy::print_stdout, reason = "the report is the product of this program")]
@@ -49,68 +61,152 @@ pub fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-fn faults_off(args: &Args) -> anyhow::Result<BTreeSet<Fault>> {
-    let parse = |name: &String| {
-        let known = Fault::ALL.iter().find(|fault| fault.as_str() == name);
-        known
-            .copied()
-            .ok_or_else(|| anyhow::anyhow!("there is no fault {name:?}"))
-    };
-    args.off.iter().map(parse).collect()
+impl Args {
+    fn plan(&self, seed: u64) -> anyhow::Result<Plan> {
+        let fault = |name: &String| {
+            let known = Fault::ALL.iter().find(|fault| fault.as_str() == name);
+            known
+                .copied()
+                .ok_or_else(|| anyhow::anyhow!("there is no fault {name:?}"))
+        };
+        let only = self.only.as_ref().map(|these| these.iter().copied().collect());
+        Ok(Plan {
+            defect: self.mutant.as_deref().map(defect).transpose()?,
+            off: self.off.iter().map(fault).collect::<anyhow::Result<BTreeSet<_>>>()?,
+            only: only.map_or(Allowed::All, Allowed::Only),
+            ..Plan::of_seed(seed, self.steps)
+        })
+    }
+
+    /// The first seed, and when to stop.
+    fn bounds(&self) -> (u64, Option<Duration>) {
+        match self.seconds {
+            // Eight digits are enough for chance and short enough to be copied.
+            Some(seconds) => (
+                fastrand::u64(10_000_000..100_000_000),
+                Some(Duration::from_secs(seconds)),
+            ),
+            None => (self.seed, None),
+        }
+    }
+}
+
+/// Sums over the runs.
+#[derive(Default)]
+struct Totals {
+    seeds: u64,
+    steps: u64,
+    violations: u64,
+    coverage: Coverage,
 }
 
 fn run_seeds(args: &Args) -> anyhow::Result<ExitCode> {
-    let off = faults_off(args)?;
-    let mut coverage = Coverage::default();
-    let mut violations = 0;
-    for seed in args.seed..args.seed.saturating_add(args.seeds) {
+    let plan = args.plan(args.seed)?;
+    let ((first, limit), start) = (args.bounds(), Instant::now());
+    if limit.is_some() {
+        say(&format!("first seed {first}"));
+    }
+    let goes_on = |seeds: u64| limit.map_or(seeds < args.seeds, |limit| start.elapsed() < limit);
+    let mut totals = Totals::default();
+    while goes_on(totals.seeds) {
         let plan = Plan {
-            seed,
-            steps: args.steps,
-            off: off.clone(),
-            defect: Defect::default(),
+            seed: first.saturating_add(totals.seeds),
+            ..plan.clone()
         };
         let report = run(&plan, Logging::Off);
-        coverage.merge(&report.coverage);
+        totals.seeds += 1;
+        totals.steps += report.steps;
+        totals.coverage.merge(&report.coverage);
         if let Some(failure) = report.failure {
-            violations += 1;
-            report_failure(&plan, &failure, violations, args.lines);
+            totals.violations += 1;
+            report_failure(&plan, &failure, totals.violations, args.lines);
         }
     }
-    say(&format!("exercised:\n{}", coverage.table()));
-    let missing = coverage.missing();
-    let blind = args.seeds >= ENOUGH_SEEDS && off.is_empty() && !missing.is_empty();
-    if !missing.is_empty() {
-        say(&format!("never exercised: {}", missing.join(", ")));
+    Ok(sum_up(&totals, &plan, start.elapsed()))
+}
+
+/// The last lines of the output, and its status.
+fn sum_up(totals: &Totals, plan: &Plan, took: Duration) -> ExitCode {
+    let everything =
+        totals.seeds >= ENOUGH_SEEDS && plan.defect.is_none() && plan.off.is_empty() && plan.only == Allowed::All;
+    let missing = if everything {
+        totals.coverage.missing()
+    } else {
+        Vec::new()
+    };
+    if totals.violations == 0 {
+        say(&format!("exercised:\n{}", totals.coverage.table()));
     }
+    if !missing.is_empty() {
+        say(&format!("too rarely exercised: {}", missing.join(", ")));
+    }
+    let per_second = u128::from(totals.steps) * 1_000 / took.as_millis().max(1);
     say(&format!(
-        "{} seeds, {} steps each, {violations} violations",
-        args.seeds, args.steps
+        "{} seeds, {} steps each in foul weather, {per_second} steps per second, {:.1} s, {} violations",
+        totals.seeds,
+        plan.steps,
+        took.as_secs_f64(),
+        totals.violations
     ));
-    Ok(if violations > 0 || blind {
+    if totals.violations > 0 || !missing.is_empty() {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
-    })
+    }
 }
 
 /// The first failures are shrunk and shown with their last happenings, the others named.
-fn report_failure(plan: &Plan, failure: &Failure, count: u32, lines: usize) {
+fn report_failure(plan: &Plan, failure: &Failure, count: u64, lines: usize) {
     say(&format!("seed {} step {}: {}", plan.seed, failure.step, failure.text));
-    if count > 2 {
+    if count > SHOWN {
         return;
     }
     let (small, shown) = shrink(plan, failure);
-    let off: Vec<&str> = small.off.iter().map(|fault| fault.as_str()).collect();
+    say(&format!(
+        "  shrunk from {} strokes and acts to {}:",
+        failure.fallen.len(),
+        shown.fallen.len()
+    ));
+    for fallen in &shown.fallen {
+        say(&format!(
+            "    {:>10.3} s  {} {}",
+            fallen.at.as_secs_f64(),
+            fallen.stroke,
+            fallen.what
+        ));
+    }
+    say(&format!("  the last of its happenings, then {}", shown.text));
     for line in shown.log.iter().rev().take(lines).rev() {
         say(&format!("    {line}"));
     }
+    let strokes: Vec<String> = shown.fallen.iter().map(|one| one.stroke.to_string()).collect();
     say(&format!(
-        "  again: ipam-sim --seeds 1 --seed {} --steps {} --off {}",
+        "  again: ipam-sim --seeds 1 --seed {} --steps {} --only {}",
         small.seed,
         small.steps,
-        off.join(",")
+        strokes.join(",")
     ));
+    say(&format!(
+        "  as a regression test: check_holds({}, {}, \"{}\");",
+        small.seed,
+        small.steps,
+        strokes.join(" ")
+    ));
+}
+
+#[cfg(feature = "mutants")]
+fn defect(name: &str) -> anyhow::Result<ipam_core::Mutant> {
+    let known = ipam_core::Mutant::ALL
+        .iter()
+        .find(|mutant| format!("{mutant:?}") == name);
+    known
+        .copied()
+        .ok_or_else(|| anyhow::anyhow!("there is no mutant {name:?}"))
+}
+
+#[cfg(not(feature = "mutants"))]
+fn defect(_: &str) -> anyhow::Result<crate::NoMutant> {
+    anyhow::bail!("built without the feature `mutants`: defects cannot be built into the core")
 }
 
 #[cfg(not(feature = "mutants"))]
@@ -120,14 +216,12 @@ fn run_mutants(_: &Args) -> anyhow::Result<ExitCode> {
 
 #[cfg(feature = "mutants")]
 fn run_mutants(args: &Args) -> anyhow::Result<ExitCode> {
-    let mut caught = 0;
+    let (mut caught, start) = (0, Instant::now());
     for mutant in ipam_core::Mutant::ALL {
         let found = (args.seed..args.seed.saturating_add(args.seeds)).find_map(|seed| {
             let plan = Plan {
-                seed,
-                steps: args.steps,
-                off: BTreeSet::new(),
                 defect: Some(*mutant),
+                ..Plan::of_seed(seed, args.steps)
             };
             run(&plan, Logging::Off).failure.map(|failure| (seed, failure))
         });
@@ -143,7 +237,10 @@ fn run_mutants(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     let all = ipam_core::Mutant::ALL.len();
-    say(&format!("caught {caught} of {all}"));
+    say(&format!(
+        "caught {caught} of {all} in {:.1} s",
+        start.elapsed().as_secs_f64()
+    ));
     Ok(if caught == all {
         ExitCode::SUCCESS
     } else {

@@ -9,8 +9,10 @@ use ipam_core::{
 };
 use vpc_types::VethPrefix;
 
+use crate::dice::Dice;
+use crate::fault::Fault;
+use crate::names;
 use crate::queue::{Happening, PluginStep};
-use crate::scenario::Fault;
 use crate::world::World;
 
 impl World {
@@ -28,7 +30,7 @@ impl World {
             veth_prefix: VethPrefix::default(),
             max_waiting: self.scenario.max_waiting,
             boot_id: format!("boot-{}", self.boots),
-            nonce: self.luck.u64(),
+            nonce: Dice::of(self.fate.seed(), &format!("nonce {}", self.life.0)).u64(),
         }
     }
 
@@ -124,9 +126,9 @@ impl World {
         }
     }
 
-    /// For faults that could strike at every action: a fifth of the ordinary odds.
-    fn strikes_rarely(&mut self, fault: Fault) -> bool {
-        self.scenario.has(fault) && self.luck.chance(40) && self.strikes(fault)
+    /// For faults that could strike at every action: a small part of the ordinary odds.
+    pub(crate) fn strikes_rarely(&mut self, fault: Fault) -> bool {
+        self.scenario.has(fault) && self.pace.chance(40) && self.strikes(fault)
     }
 
     fn act(&mut self, action: Action) {
@@ -146,7 +148,7 @@ impl World {
             }
             Action::Describe { scope } => {
                 self.coverage.hit("action", "Describe");
-                self.coverage.hit("scope", &format!("{scope:?}"));
+                self.coverage.hit("scope", names::of_scope(scope));
                 self.send_describe(scope);
             }
             Action::ViewKernel => {
@@ -216,7 +218,7 @@ impl World {
             Note::Refused { .. } => self.coverage.hit("note", "Refused"),
             Note::OpRefused { refusal, .. } => {
                 self.coverage.hit("note", "OpRefused");
-                self.coverage.hit("refusal", &format!("{refusal:?}"));
+                self.coverage.hit("refusal", names::of_refusal(*refusal));
             }
             Note::OpUnknown { kind, .. } => {
                 self.coverage.hit("note", "OpUnknown");

@@ -7,10 +7,13 @@ use std::time::Duration;
 pub(crate) struct Dice(fastrand::Rng);
 
 impl Dice {
-    /// Streams of one seed that differ in `stream` are independent: switching off a fault leaves the workload as it was.
-    pub(crate) fn new(seed: u64, stream: u64) -> Self {
+    /// Streams of one seed that differ in name are independent: what is added to the world later changes no other stream,
+    /// and switching off a fault leaves the workload as it was.
+    pub(crate) fn of(seed: u64, stream: &str) -> Self {
+        let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let name = stream.bytes().fold(0xcbf2_9ce4_8422_2325, fold);
         Self(fastrand::Rng::with_seed(
-            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ stream,
+            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ name,
         ))
     }
 

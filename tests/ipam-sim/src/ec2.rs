@@ -16,8 +16,8 @@ use vpc_sim::model::request::{
 use vpc_sim::model::{self, Answer, AttachmentStatus, Ec2Error, ErrorCode};
 use vpc_types::{Allocation, DeviceNumber, EniId, NetworkCard};
 
+use crate::fault::Fault;
 use crate::queue::{Happening, Life};
-use crate::scenario::Fault;
 use crate::world::World;
 
 /// The client's time-out.

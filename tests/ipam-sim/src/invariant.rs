@@ -8,9 +8,9 @@ use ipam_core::{Grant, OpOutcome, Refusal, Work};
 use serde_json::Value;
 use vpc_types::{Allocation, EniId, IpamKey};
 
+use crate::fault::Fault;
 use crate::queue::Pid;
 use crate::sandbox::Record;
-use crate::scenario::Fault;
 use crate::world::World;
 
 impl World {

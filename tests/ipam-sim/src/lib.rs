@@ -9,17 +9,26 @@ mod coverage;
 mod daemon;
 mod dice;
 mod ec2;
+mod fate;
+mod fault;
 mod invariant;
 mod kernel;
 mod mishap;
+mod names;
 mod plugin;
 mod queue;
+mod region;
 mod run;
 mod sandbox;
 mod scenario;
+mod shrink;
 mod world;
 
 pub use coverage::Coverage;
-pub use run::{Defect, Failure, Plan, Report, quiet_panics, run, shrink};
-pub use scenario::Fault;
+pub use fate::{Allowed, Fallen, NoStroke, Origin, Stroke};
+pub use fault::Fault;
+#[cfg(not(feature = "mutants"))]
+pub use run::NoMutant;
+pub use run::{Defect, Failure, Plan, Report, quiet_panics, run};
+pub use shrink::shrink;
 pub use world::Logging;

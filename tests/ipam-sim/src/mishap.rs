@@ -10,9 +10,9 @@ use vpc_sim::model::request::{
 };
 use vpc_types::{DeviceNumber, EniId};
 
+use crate::fault::Fault;
 use crate::queue::Happening;
 use crate::sandbox::{Netns, Phase, Record};
-use crate::scenario::Fault;
 use crate::world::{Weather, World};
 
 /// Tag of the ENI that holds the addresses that others took.
@@ -41,13 +41,13 @@ impl World {
         if self.strikes(Fault::SubnetFull) {
             self.fill_subnet();
         }
-        if self.luck.chance(100) && self.strikes(Fault::Reboot) {
+        if self.strikes_rarely(Fault::Reboot) {
             self.reboot();
         }
         if self.strikes(Fault::ForeignEdit) {
             self.foreign_edit();
         }
-        let pause = self.luck.millis(100, 8_000);
+        let pause = self.rhythm.millis(100, 8_000);
         self.after(pause, Happening::Mishap);
     }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use ipam_core::{BootTime, Event, Grant, Outcome, Owner, ReqId};
 use vpc_types::IpamKey;
 
+use crate::fault::Fault;
 use crate::queue::{Chore, Happening, Pid, PluginStep};
 use crate::sandbox::{Netns, Phase};
-use crate::scenario::Fault;
 use crate::world::World;
 
 /// Deadline of an ADD in the plugin.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use ipam_core::{Event, ReqId};
 use vpc_types::{IpamKey, PodName, VethPrefix, host_veth_name};
 
+use crate::fault::Fault;
 use crate::plugin::Verb;
 use crate::queue::{Chore, Happening, Pid};
-use crate::scenario::Fault;
 use crate::world::{Weather, World};
 
 /// Where a sandbox stands, as its runtime sees it.
@@ -114,33 +114,47 @@ impl World {
         if self.weather == Weather::Fair {
             return;
         }
+        if self.users_turn() {
+            self.users_do_something();
+        }
+        self.forget_old();
+        let pause = self.users_pause();
+        self.after(pause, Happening::Users);
+    }
+
+    fn acted(&mut self, what: &'static str) {
+        self.coverage.hit("users", what);
+        self.fate.was(what);
+    }
+
+    fn users_do_something(&mut self) {
         let full = self.live() >= self.scenario.max_live;
         let running = |one: &Sandbox| matches!(one.phase, Phase::Running(_)) && one.plugin.is_none();
         match self.workload.below(20) {
             0..=7 if !full => {
-                self.coverage.hit("users", "add");
+                self.acted("add");
                 self.new_pod();
             }
             8 if !full => {
-                self.coverage.hit("users", "burst");
+                self.acted("burst");
                 for _ in 0..self.workload.number(2, 12) {
                     self.new_pod();
                 }
             }
             9 => {
                 if let Some(key) = self.any_sandbox(running) {
-                    self.coverage.hit("users", "repeat-add");
+                    self.acted("repeat-add");
                     self.spawn(&key, Verb::Add);
                 }
             }
             10 => {
                 if let Some(key) = self.any_sandbox(|one| matches!(one.phase, Phase::Deleted)) {
-                    self.coverage.hit("users", "del-again");
+                    self.acted("del-again");
                     self.spawn(&key, Verb::Del);
                 }
             }
             11 => {
-                self.coverage.hit("users", "del-unknown");
+                self.acted("del-unknown");
                 let container = format!("unknown-{}", self.workload.u64());
                 let key = IpamKey::new("aws-cni", &container, "eth0").expect("no part is empty");
                 let req = self.new_request(None);
@@ -149,27 +163,25 @@ impl World {
             12 => self.recreate(),
             13 if self.workload.chance(150) => {
                 // Everything goes at once, as in a drained node.
+                self.acted("drain");
                 let all: Vec<IpamKey> = self.sandboxes.keys().cloned().collect();
                 all.iter().for_each(|key| self.end_sandbox(key));
             }
             _ => {
                 if let Some(key) = self.any_sandbox(|one| matches!(one.phase, Phase::Running(_) | Phase::Adding)) {
-                    self.coverage.hit("users", "del");
+                    self.acted("del");
                     self.end_sandbox(&key);
                 }
             }
         }
-        self.forget_old();
-        let pause = self.users_pause();
-        self.after(pause, Happening::Users);
     }
 
     fn users_pause(&mut self) -> Duration {
-        match self.workload.below(40) {
-            0 => self.workload.millis(60_000, 900_000),
-            1..=4 => self.workload.millis(5_000, 40_000),
-            5..=20 => self.workload.millis(200, 4_000),
-            _ => self.workload.millis(0, 200),
+        match self.rhythm.below(40) {
+            0 => self.rhythm.millis(60_000, 900_000),
+            1..=4 => self.rhythm.millis(5_000, 40_000),
+            5..=20 => self.rhythm.millis(200, 4_000),
+            _ => self.rhythm.millis(0, 200),
         }
     }
 
@@ -180,7 +192,7 @@ impl World {
         else {
             return;
         };
-        self.coverage.hit("users", "recreate");
+        self.acted("recreate");
         let pod = self.sandboxes[&old].pod.clone();
         // The old containers are dead by then, its namespace may or may not be.
         if self.workload.chance(500) {

@@ -5,16 +5,20 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipam_core::{BootTime, Core, Now, ReqId, StoredFiles, WallTime};
-use vpc_sim::model::{Change, InstanceSpec, Model, Settings, SubnetSpec};
+use vpc_sim::model::{Change, Model};
 use vpc_types::{EniId, InstanceId, IpamKey, MacAddress, SubnetId};
 
 use crate::coverage::Coverage;
 use crate::dice::Dice;
+use crate::fate::{Fate, Origin};
+use crate::fault::Fault;
 use crate::kernel::Kernel;
 use crate::plugin::Plugin;
 use crate::queue::{Happening, Life, Pid, Queue};
+use crate::region::Region;
+use crate::run::Plan;
 use crate::sandbox::Sandbox;
-use crate::scenario::{Fault, Scenario};
+use crate::scenario::Scenario;
 
 /// Wall-clock time at the start of a run: any moment of this century.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
@@ -46,8 +50,13 @@ pub(crate) struct World {
     pub(crate) scenario: Scenario,
     pub(crate) weather: Weather,
     pub(crate) queue: Queue,
+    pub(crate) fate: Fate,
+    /// Details of what the users do, and of what the runtime does for them.
     pub(crate) workload: Dice,
+    /// Details of the stroke that fell last.
     pub(crate) luck: Dice,
+    /// When users and bad luck act next.
+    pub(crate) rhythm: Dice,
     pub(crate) pace: Dice,
     pub(crate) ec2: Model,
     pub(crate) instance: InstanceId,
@@ -87,36 +96,14 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, scenario: Scenario, logging: Logging, defect: crate::run::Defect) -> Self {
-        let mut settings = Settings::aws(seed);
-        settings.describe_lag = scenario.describe_lag;
-        settings.attach = scenario.attach;
-        settings.throttle = scenario.throttle;
-        settings.fresh_ids = scenario.fresh_ids;
-        let mut ec2 = Model::new(settings);
-        let net = |text: &str| text.parse().expect("a valid range");
-        let vpc = ec2.add_vpc(&[net("10.0.0.0/16")], &[]).expect("a legal VPC");
-        let subnet = ec2
-            .add_subnet(SubnetSpec {
-                vpc,
-                zone: "us-east-1a".into(),
-                cidr: net(&format!("10.0.0.0/{}", scenario.subnet_prefix)),
-                ipv6_cidr: None,
-                policy: scenario.policy,
-                tags: BTreeMap::new(),
-            })
-            .expect("a legal subnet");
-        let instance = ec2
-            .run_instance(
-                Duration::ZERO,
-                InstanceSpec::new(scenario.instance_type, subnet.clone()),
-            )
-            .expect("a legal instance");
-        let primary = ec2
-            .enis_of(&instance)
-            .next()
-            .expect("an instance has its primary ENI")
-            .mac;
+    pub(crate) fn new(plan: &Plan, scenario: Scenario, logging: Logging) -> Self {
+        let seed = plan.seed;
+        let Region {
+            ec2,
+            instance,
+            subnet,
+            primary_mac,
+        } = Region::new(seed, &scenario);
         Self {
             now: Duration::from_secs(1),
             booted_at: Duration::ZERO,
@@ -124,13 +111,15 @@ impl World {
             scenario,
             weather: Weather::Foul,
             queue: Queue::default(),
-            workload: Dice::new(seed, 2),
-            luck: Dice::new(seed, 3),
-            pace: Dice::new(seed, 4),
+            fate: Fate::new(seed, plan.only.clone()),
+            workload: Dice::of(seed, "workload"),
+            luck: Dice::of(seed, "luck"),
+            rhythm: Dice::of(seed, "rhythm"),
+            pace: Dice::of(seed, "pace"),
             ec2,
             instance,
             subnet,
-            primary_mac: primary,
+            primary_mac,
             kernel: Kernel::default(),
             disk: StoredFiles::default(),
             disk_broken: false,
@@ -156,7 +145,7 @@ impl World {
             logging,
             log: VecDeque::new(),
             violation: None,
-            defect,
+            defect: plan.defect,
         }
     }
 
@@ -180,14 +169,29 @@ impl World {
         self.queue.plan(self.now + delay, happening);
     }
 
-    /// Draws whether a fault strikes here and now.
+    /// Draws whether a fault strikes here and now; `luck` then decides its details.
     pub(crate) fn strikes(&mut self, fault: Fault) -> bool {
-        let odds = self.scenario.odds(fault);
-        let strikes = odds > 0 && self.luck.chance(odds) && self.weather == Weather::Foul;
-        if strikes {
-            self.coverage.fault(fault);
+        if self.weather == Weather::Fair {
+            return false;
         }
-        strikes
+        let odds = self.scenario.odds(fault);
+        let Some(stroke) = self.fate.draw(fault, odds, self.now) else {
+            return false;
+        };
+        self.luck = self.fate.details(stroke);
+        self.coverage.fault(fault);
+        self.note(|| format!("stroke {stroke}"));
+        true
+    }
+
+    /// Whether the users' next act takes place; `workload` then decides what it is.
+    pub(crate) fn users_turn(&mut self) -> bool {
+        let Some(stroke) = self.fate.next(Origin::Users, self.now) else {
+            return false;
+        };
+        self.workload = self.fate.details(stroke);
+        self.note(|| format!("act {stroke}"));
+        true
     }
 
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {

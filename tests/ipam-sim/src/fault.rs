@@ -1,0 +1,72 @@
+//! The kinds of trouble that a run may have. What each of them does is in the module that it befalls.
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $name:ident $text:literal),* $(,)?) => {
+        /// A kind of thing that goes wrong. Each can be switched off by name.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fault { $($(#[$doc])* $name,)* }
+
+        impl Fault {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// Its name in tables and options.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+faults! {
+    /// EC2 refuses for its request limit.
+    Throttled "throttled",
+    /// EC2 answers 503, or cannot be reached.
+    Unavailable "unavailable",
+    /// EC2 answers 500, with or without effect.
+    ServerError "server-error",
+    /// The request never arrives and no answer comes.
+    LostRequest "lost-request",
+    /// The request takes effect, the answer is lost.
+    LostAnswer "lost-answer",
+    /// The request takes effect late, the answer is lost.
+    LateEffect "late-effect",
+    /// The answer takes seconds.
+    SlowAnswer "slow-answer",
+    /// A permission is missing for a while.
+    Denied "denied",
+    /// EC2 refuses for a limit that the table does not know.
+    LimitReached "limit-reached",
+    /// Others take the subnet's free addresses for a while.
+    SubnetFull "subnet-full",
+    /// Devices appear late.
+    SlowAttach "slow-attach",
+    /// The daemon dies at a random moment.
+    Crash "crash",
+    /// The daemon dies between two actions of one event.
+    CrashBetweenActions "crash-between-actions",
+    /// The daemon dies between the two files of a checkpoint.
+    CrashBetweenFiles "crash-between-files",
+    /// Checkpoints cannot be written for a while.
+    WriteFailure "write-failure",
+    /// A plugin is killed.
+    PluginKilled "plugin-killed",
+    /// A plugin stalls after the reply.
+    PluginStalled "plugin-stalled",
+    /// A plugin's hang-up reaches the daemon late or never.
+    LateAbandon "late-abandon",
+    /// A kernel dump fails, or lacks the primary device.
+    KernelViewFailure "kernel-view-failure",
+    /// A change in the kernel is refused.
+    KernelRefusal "kernel-refusal",
+    /// A sandbox dies without DEL.
+    SandboxKilled "sandbox-killed",
+    /// The node boots anew.
+    Reboot "reboot",
+    /// The side file is lost while the daemon is down.
+    SideFileLost "side-file-lost",
+    /// `ipam.json` is damaged while the daemon is down.
+    FilesDamaged "files-damaged",
+    /// Somebody else changes our ENIs.
+    ForeignEdit "foreign-edit",
+}
