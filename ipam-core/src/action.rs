@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use vpc_types::{
-    Allocation, AttachmentId, DeviceNumber, EniId, IpamKey, MacAddress, NetworkCard, RouteTableId, SubnetId,
+    Allocation, AttachmentId, DeviceNumber, EniId, IpamKey, MacAddress, NetworkCard, RouteTableId, SecurityGroupId,
+    SubnetId,
 };
 
 use crate::event::{Refusal, Scope};
@@ -26,7 +27,7 @@ pub enum Action {
         /// The answer.
         outcome: Outcome,
     },
-    /// List ENIs at EC2, then report `Ec2Viewed` or `DescribeFailed`.
+    /// List ENIs or subnets at EC2, then report `Ec2Viewed` or `SubnetsViewed`, or `DescribeFailed`.
     Describe {
         /// Which.
         scope: Scope,
@@ -49,6 +50,32 @@ pub enum Action {
     Note(Note),
 }
 
+/// How much to ask EC2 for, in one kind. Zero is possible where an ENI is made without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Want {
+    /// So many secondary addresses.
+    Addresses(u16),
+    /// So many /28 prefixes.
+    Prefixes(u16),
+}
+
+impl Want {
+    /// Slots that it takes on the ENI.
+    pub fn slots(self) -> u16 {
+        match self {
+            Self::Addresses(count) | Self::Prefixes(count) => count,
+        }
+    }
+
+    /// Addresses that it brings.
+    pub fn addresses(self) -> u32 {
+        match self {
+            Self::Addresses(count) => u32::from(count),
+            Self::Prefixes(count) => u32::from(count) * 16,
+        }
+    }
+}
+
 /// One operation: a call to EC2, or a change in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Work {
@@ -58,8 +85,10 @@ pub enum Work {
         token: String,
         /// Where.
         subnet: SubnetId,
-        /// Secondary addresses to create it with.
-        addresses: u16,
+        /// Its security groups.
+        groups: BTreeSet<SecurityGroupId>,
+        /// What to create it with.
+        want: Want,
         /// When it was first asked for: a tag, and part of what must be equal in a repetition.
         requested_at: WallTime,
     },
@@ -79,14 +108,21 @@ pub enum Work {
         /// Its attachment.
         attachment: AttachmentId,
     },
-    /// Add secondary addresses to an ENI.
+    /// Add addresses or prefixes to an ENI.
     AllocateAddresses {
         /// The ENI.
         eni: EniId,
-        /// How many; all or nothing.
-        count: u16,
+        /// How much; all or nothing.
+        want: Want,
     },
-    /// Give addresses back to the subnet.
+    /// Replace the security groups of an ENI.
+    SetGroups {
+        /// The ENI.
+        eni: EniId,
+        /// The new ones.
+        groups: BTreeSet<SecurityGroupId>,
+    },
+    /// Give addresses or prefixes, of one kind, back to the subnet.
     ReleaseAddresses {
         /// The ENI.
         eni: EniId,

@@ -1,14 +1,26 @@
 //! What the operator asked for and what the node is. Fixed for the life of a core.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use vpc_types::{InstanceId, MacAddress, SubnetId, VethPrefix};
+use vpc_types::{InstanceId, MacAddress, SecurityGroupId, SubnetId, VethPrefix};
+
+/// What new addresses come as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AllocationMode {
+    /// Secondary addresses, one slot each.
+    Addresses,
+    /// `ENABLE_PREFIX_DELEGATION`: /28 prefixes, sixteen addresses for one slot.
+    Prefixes,
+}
 
 /// How many addresses to keep ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WarmTarget {
-    /// `WARM_ENI_TARGET`: whole ENIs' worth of free addresses; ENIs are always filled.
+    /// `WARM_ENI_TARGET`: whole ENIs' worth of free addresses; ENIs are always filled. Not with prefixes.
     Enis(u16),
+    /// `WARM_PREFIX_TARGET`: free prefixes. Only with prefixes.
+    Prefixes(u16),
     /// `WARM_IP_TARGET` and `MINIMUM_IP_TARGET`: free addresses, and a floor for all addresses.
     Addresses {
         /// Free addresses to keep.
@@ -16,6 +28,55 @@ pub enum WarmTarget {
         /// Addresses to hold in all.
         minimum: u32,
     },
+    /// No variable is set: what recent arrivals suggest.
+    Adaptive,
+}
+
+/// What the daemon may change at EC2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provisioning {
+    /// Everything.
+    Full,
+    /// `DISABLE_NETWORK_RESOURCE_PROVISIONING`: nothing; EC2 is only asked.
+    Disabled,
+    /// `ENABLE_IMDS_ONLY_MODE`: EC2 is not even asked; IMDS is the only view.
+    ImdsOnly,
+}
+
+/// Where new ENIs go while no [`crate::Placement`] says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubnetChoice {
+    /// `ENABLE_SUBNET_DISCOVERY`: the subnets of the zone whose tags allow it.
+    ByTag,
+    /// The primary ENI's subnet.
+    PrimaryOnly,
+}
+
+/// Whether ENIs that other nodes of the cluster left behind are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeakSweep {
+    /// `DISABLE_LEAKED_ENI_CLEANUP`, or nothing may be changed.
+    Off,
+    /// Now and then, by a share of the nodes.
+    On,
+}
+
+/// Whether the daemon trusts itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartMode {
+    /// Yes.
+    Normal,
+    /// It broke its own rules several times in a row: it serves, and gives nothing back.
+    Safe,
+}
+
+/// Whether one ENI slot of the instance is kept for a trunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrunkSlot {
+    /// No.
+    NotWanted,
+    /// `ENABLE_POD_ENI` on a type that can carry branches: until a trunk is attached one slot stays free for it.
+    Reserved,
 }
 
 /// Durations that shape the pool. The defaults come from a simulation of warm-pool policies; demonstrations and tests
@@ -108,12 +169,20 @@ pub struct NodeFacts {
     pub instance: InstanceId,
     /// MAC of the primary ENI; a view without it is no view.
     pub primary_mac: MacAddress,
-    /// Subnet of the primary ENI, used for new ENIs.
+    /// Subnet of the primary ENI.
     pub subnet: SubnetId,
+    /// Security groups of the primary ENI at start; new ENIs get those that it has at that moment.
+    pub groups: BTreeSet<SecurityGroupId>,
     /// ENIs on the default card, `MAX_ENI` applied.
     pub max_enis: u16,
     /// Slots for pods on one ENI: EC2's limit less the ENI's own address.
     pub slots_per_eni: u16,
+    /// Whether a trunk is to come.
+    pub trunk: TrunkSlot,
+    /// Pods that the kubelet admits; the pool never holds more than these could use. `None`: not known.
+    pub max_pods: Option<u32>,
+    /// Nodes of the cluster, to spread what need not be at once. `None`: not known.
+    pub cluster_nodes: Option<u32>,
 }
 
 /// Everything a core needs to know before its first event.
@@ -121,6 +190,18 @@ pub struct NodeFacts {
 pub struct CoreConfig {
     /// Warm target.
     pub target: WarmTarget,
+    /// Addresses or prefixes.
+    pub mode: AllocationMode,
+    /// What may be changed at EC2.
+    pub provisioning: Provisioning,
+    /// Where new ENIs go.
+    pub subnets: SubnetChoice,
+    /// Whether others' left-over ENIs are looked for.
+    pub leak_sweep: LeakSweep,
+    /// Whether this run trusts itself.
+    pub start: StartMode,
+    /// `CLUSTER_NAME`, if known: decides which subnet tags and which left-over ENIs are ours.
+    pub cluster: Option<String>,
     /// Durations.
     pub timers: Timers,
     /// The node.

@@ -7,16 +7,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use vpc_types::{EniId, IpamKey, MacAddress, PodName};
+use vpc_types::{EniId, IpamKey, MacAddress, PodName, SecurityGroupId};
 
 use crate::action::{Action, Work};
 use crate::backoff::{Backoff, Jitter};
 use crate::config::CoreConfig;
 use crate::eni::{Eni, EniPhase};
-use crate::event::{Event, KernelView, Scope};
+use crate::event::{Event, KernelView, NodeCondition, Placement, Scope};
 use crate::invariant::Violation;
+use crate::mutant::Defect;
+#[cfg(feature = "mutants")]
+use crate::mutant::Mutant;
 use crate::outbox::Outbox;
 use crate::pool::{Pool, Supply};
+use crate::subnets::Subnets;
 use crate::usage::UsagePeak;
 use crate::{BootTime, Now, OpId, ReqId};
 
@@ -91,61 +95,6 @@ pub(crate) struct Backoffs {
     pub(crate) describe: Backoff,
 }
 
-/// A deliberate defect, to show that the simulation notices it.
-#[cfg(feature = "mutants")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mutant {
-    /// Replies before the state behind them is durable.
-    ReplyBeforePersist,
-    /// Grants addresses that still rest.
-    NoCooldown,
-    /// Takes a call of unknown outcome for one that did nothing.
-    UnknownIsRefused,
-    /// Believes every EC2 view about everything, however recent the last change.
-    TrustStaleViews,
-    /// Does not look for life on addresses without a lease.
-    IgnoreSigns,
-    /// Ends a lease at the first kernel dump that does not show its sandbox.
-    OneStrike,
-    /// Drops leases whose address is out of view.
-    DropOrphans,
-}
-
-#[cfg(feature = "mutants")]
-impl Mutant {
-    /// All of them.
-    pub const ALL: &[Self] = &[
-        Self::ReplyBeforePersist,
-        Self::NoCooldown,
-        Self::UnknownIsRefused,
-        Self::TrustStaleViews,
-        Self::IgnoreSigns,
-        Self::OneStrike,
-        Self::DropOrphans,
-    ];
-}
-
-/// Switches of the deliberate defects; all off unless the feature `mutants` sets one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum Defect {
-    #[default]
-    None,
-    #[cfg(feature = "mutants")]
-    Built(Mutant),
-}
-
-/// Whether a core has a deliberate defect; a constant where the feature is off.
-macro_rules! defective {
-    ($core:expr, $mutant:ident) => {{
-        #[cfg(feature = "mutants")]
-        let defective = $core.defect == crate::core::Defect::Built(crate::core::Mutant::$mutant);
-        #[cfg(not(feature = "mutants"))]
-        let defective = $core.defect != crate::core::Defect::None;
-        defective
-    }};
-}
-pub(crate) use defective;
-
 /// The pool of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Core {
@@ -176,8 +125,16 @@ pub struct Core {
     pub(crate) rest_unknown: Option<Duration>,
     /// ENIs that EC2 let this instance have, when it refused more than the table says.
     pub(crate) max_enis: u16,
-    /// Largest number to ask for after the subnet refused more; lifted by a success.
-    pub(crate) ask_at_most: Option<u16>,
+    /// What is known of the subnets.
+    pub(crate) subnets: Subnets,
+    /// Security groups of the primary ENI, as last seen.
+    pub(crate) groups: BTreeSet<SecurityGroupId>,
+    /// Where pods' addresses come from.
+    pub(crate) placement: Placement,
+    /// Cordon, or the end of the instance is near.
+    pub(crate) condition: NodeCondition,
+    /// Pods bound to this node whose ADD has not come.
+    pub(crate) demand: u32,
     /// Leftovers without lease or veth that are being removed, and when to try again.
     pub(crate) clearing: BTreeMap<Ipv4Addr, BootTime>,
     pub(crate) alarm: Option<BootTime>,
@@ -212,6 +169,7 @@ impl Core {
         let mut core = Self {
             jitter: Jitter::new(config.nonce),
             max_enis: config.node.max_enis,
+            groups: config.node.groups.clone(),
             config,
             started_at: now.boot,
             pool: Pool::default(),
@@ -231,7 +189,10 @@ impl Core {
             resting_elsewhere: BTreeMap::new(),
             deleted: BTreeMap::new(),
             rest_unknown: None,
-            ask_at_most: None,
+            subnets: Subnets::default(),
+            placement: Placement::default(),
+            condition: NodeCondition::default(),
+            demand: 0,
             clearing: BTreeMap::new(),
             alarm: None,
             wake: None,
@@ -297,6 +258,11 @@ impl Core {
             Event::KernelChanged => self.kernel.want(now.boot),
             Event::LinkAppeared { mac } => self.link_appeared(mac, now.boot),
             Event::LinkGone { mac } => self.link_gone(mac, now.boot),
+            Event::SubnetsViewed(view) => self.subnets_viewed(view),
+            Event::ImdsViewed(view) => self.imds_viewed(view, now.boot),
+            Event::NodeConditionChanged(condition) => self.condition = condition,
+            Event::PlacementChanged(placement) => self.placement = placement,
+            Event::Demand { pods } => self.demand = pods,
             Event::Tick => {}
         }
     }
@@ -329,6 +295,7 @@ impl Core {
         self.plan_lifecycles(now);
         self.plan_growth(now);
         self.plan_shrink(now.boot);
+        self.plan_groups(now.boot);
         self.plan_views(now.boot);
     }
 

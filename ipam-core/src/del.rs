@@ -9,8 +9,9 @@ use vpc_types::{IpamKey, host_veth_name};
 
 use crate::action::{Action, Outcome, Owner, Work};
 use crate::address::AddressState;
-use crate::core::{Core, defective};
+use crate::core::Core;
 use crate::lease::{Lease, LeaseState};
+use crate::mutant::defective;
 use crate::{BootTime, ReqId};
 
 impl Core {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use vpc_types::{
-    Allocation, AttachmentId, DeviceNumber, EniId, MacAddress, NetworkCard, Prefix28, RouteTableId, SubnetId,
+    Allocation, AttachmentId, DeviceNumber, EniId, MacAddress, NetworkCard, Prefix28, RouteTableId, SecurityGroupId,
+    SubnetId,
 };
 
 use crate::address::AddressState;
@@ -77,6 +78,8 @@ pub struct Eni {
     pub primary_address: Ipv4Addr,
     /// Who may use it.
     pub role: EniRole,
+    /// Its security groups, as last seen or set.
+    pub groups: BTreeSet<SecurityGroupId>,
     /// Slot; for an ENI not attached yet, the slot reserved for it.
     pub device: DeviceNumber,
     /// Card.
@@ -118,6 +121,7 @@ impl Eni {
             subnet: fact.subnet.clone(),
             primary_address: fact.primary_address,
             role: fact.role,
+            groups: fact.groups.clone(),
             device: attachment.map_or(device, |a| a.device),
             card: attachment.map_or(NetworkCard::DEFAULT, |a| a.card),
             attachment: attachment.map(|a| a.id.clone()),
@@ -145,6 +149,7 @@ impl Eni {
             subnet: self.subnet.clone(),
             primary_address: self.primary_address,
             role: self.role,
+            groups: self.groups.clone(),
             device: self.device,
             card: self.card,
             attachment: self.attachment.clone(),
@@ -246,7 +251,7 @@ impl Eni {
 
     /// Whether a grant may come from it.
     pub fn serves(&self) -> bool {
-        self.phase == EniPhase::Ready && self.missing_since.is_none() && self.role != EniRole::Unmanaged
+        self.phase == EniPhase::Ready && self.missing_since.is_none() && self.role.has_pods()
     }
 
     /// Whether a view that started at `started_at` can be believed about it.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, IpamKey, MacAddress, NetworkCard, PodName, SubnetId};
+use vpc_types::{
+    Allocation, AttachmentId, DeviceNumber, EniId, IpamKey, MacAddress, NetworkCard, PodName, SecurityGroupId, SubnetId,
+};
 
 use crate::{BootTime, Generation, OpId, ReqId, WallTime};
 
@@ -75,17 +77,134 @@ pub enum Event {
         /// MAC of the device.
         mac: MacAddress,
     },
+    /// EC2 listed the subnets of the zone.
+    SubnetsViewed(SubnetsView),
+    /// IMDS was read: a hint, never a proof.
+    ImdsViewed(ImdsView),
+    /// Cordon, or the end of the instance is near.
+    NodeConditionChanged(NodeCondition),
+    /// Somebody else says where new ENIs go.
+    PlacementChanged(Placement),
+    /// Pods bound to this node that have no address yet and whose ADD has not come.
+    Demand {
+        /// How many.
+        pods: u32,
+    },
     /// A moment asked for by `WakeAt` has come.
     Tick,
 }
 
-/// Which ENIs a describe covers.
+/// What a describe covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// All ENIs attached to this instance.
     Attached,
     /// ENIs with our instance tag and status available: half-made or half-removed.
     OwnAvailable,
+    /// ENIs with any instance tag, of this cluster, with status available: left behind by nodes that are gone.
+    Leaked,
+    /// The subnets of this zone; answered by `SubnetsViewed`.
+    Subnets,
+}
+
+impl Scope {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Attached, Self::OwnAvailable, Self::Leaked, Self::Subnets];
+}
+
+/// Who was asked for a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ViewSource {
+    /// EC2's API.
+    Ec2,
+    /// IMDS, where EC2 may not be asked.
+    Imds,
+}
+
+/// One subnet as EC2 reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubnetFact {
+    /// Its id.
+    pub id: SubnetId,
+    /// Addresses that nobody has. A free prefix may still not exist.
+    pub free: u32,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// The subnets of this zone as EC2 saw them at some moment after `started_at`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubnetsView {
+    /// When the call was sent.
+    pub started_at: BootTime,
+    /// The subnets.
+    pub subnets: Vec<SubnetFact>,
+}
+
+/// One ENI as IMDS shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImdsEni {
+    /// MAC of its device.
+    pub mac: MacAddress,
+    /// Secondary addresses and prefixes.
+    pub allocations: BTreeSet<Allocation>,
+}
+
+/// What IMDS shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImdsView {
+    /// When it was first asked.
+    pub started_at: BootTime,
+    /// Security groups of the primary ENI.
+    pub groups: BTreeSet<SecurityGroupId>,
+    /// The ENIs.
+    pub enis: Vec<ImdsEni>,
+}
+
+/// Whether new pods may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Scheduling {
+    /// Yes.
+    #[default]
+    Open,
+    /// No: nothing is grown for targets and no ENI is given back, since the instance may end at any moment.
+    Cordoned,
+}
+
+/// Whether the instance stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Life {
+    /// As far as is known.
+    #[default]
+    Staying,
+    /// It ends within minutes.
+    Leaving,
+}
+
+/// What the surroundings say about the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct NodeCondition {
+    /// Whether new pods may come.
+    pub scheduling: Scheduling,
+    /// Whether the instance stays.
+    pub life: Life,
+}
+
+/// Where pods' addresses come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Placement {
+    /// The primary ENI, and further ones in subnets of our choice.
+    #[default]
+    Discovered,
+    /// Custom networking: only ENIs in this subnet with these groups; the primary ENI has no pods.
+    Given {
+        /// Where.
+        subnet: SubnetId,
+        /// With which groups; empty: those of the primary ENI.
+        groups: BTreeSet<SecurityGroupId>,
+    },
+    /// Custom networking, and its configuration is missing: no new ENI.
+    Missing,
 }
 
 /// A list of ENIs as EC2 saw it at some moment after `started_at`.
@@ -95,6 +214,8 @@ pub struct Ec2View {
     pub started_at: BootTime,
     /// What was asked.
     pub scope: Scope,
+    /// Who was asked.
+    pub source: ViewSource,
     /// The ENIs.
     pub enis: Vec<EniFact>,
 }
@@ -106,8 +227,37 @@ pub enum EniRole {
     Primary,
     /// Ours to fill and to remove.
     Managed,
-    /// Somebody else's (tag, trunk, EFA): counts towards limits only.
+    /// Ours to fill, never to remove: applications use it for more than IP.
+    Efa,
+    /// Carries branch ENIs: no addresses of its own, never removed.
+    Trunk,
+    /// Somebody else's: counts towards limits only.
     Unmanaged,
+}
+
+impl EniRole {
+    const ALL: [Self; 5] = [Self::Primary, Self::Managed, Self::Efa, Self::Trunk, Self::Unmanaged];
+
+    /// A word for people, other programs and the checkpoint.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::Managed => "managed",
+            Self::Efa => "efa",
+            Self::Trunk => "trunk",
+            Self::Unmanaged => "unmanaged",
+        }
+    }
+
+    /// Inverse of `as_str`.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+
+    /// Whether pods may get addresses on it.
+    pub fn has_pods(self) -> bool {
+        matches!(self, Self::Primary | Self::Managed | Self::Efa)
+    }
 }
 
 /// Whether EC2 deletes the ENI with the instance.
@@ -158,6 +308,8 @@ pub struct EniFact {
     pub allocations: BTreeSet<Allocation>,
     /// Who may use it.
     pub role: EniRole,
+    /// Its security groups.
+    pub groups: BTreeSet<SecurityGroupId>,
     /// Absent while available.
     pub attachment: Option<AttachmentFact>,
     /// From the creation tag; absent on ENIs made by others.

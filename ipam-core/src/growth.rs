@@ -1,12 +1,13 @@
 //! How many addresses are missing, and the fewest calls that bring them.
 
-use crate::action::Work;
+use crate::action::{Want, Work};
 use crate::add::count;
 use crate::backoff::Need;
-use crate::config::WarmTarget;
+use crate::config::{AllocationMode, Provisioning, WarmTarget};
 use crate::core::Core;
 use crate::eni::Eni;
-use crate::event::{EniRole, Refusal};
+use crate::event::Refusal;
+use crate::subnets::Ask;
 use crate::{BootTime, Now};
 
 /// Where the next addresses can come from.
@@ -20,70 +21,84 @@ pub(crate) enum Room {
 
 impl Core {
     /// Starts the calls that cover what is missing: first slots of ENIs that are there, then new ENIs with their addresses.
-    pub(crate) fn plan_growth(&mut self, Now { boot: now, wall }: Now) {
-        let mut missing = self.missing();
+    pub(crate) fn plan_growth(&mut self, now: Now) {
+        let missing = self.missing();
         if missing == 0 {
             self.short_since = None;
             self.first_fill &= !self.seen_ec2;
             return;
         }
-        // A scarce subnet is asked one question at a time.
-        let asking = self.ask_at_most.is_some() && self.under_way() > 0;
-        if !self.seen_ec2 || asking || !self.growth_is_due(now) {
-            return;
-        }
-        for id in self.growable(now) {
-            let room = u32::from(self.slots_free(&self.pool.enis[&id]));
-            let want = self.chunk(missing).min(room);
-            let backoff = self.backoffs.allocate.next_try(self.need());
-            if want == 0 || missing == 0 || !self.due(backoff, now) {
-                break;
-            }
-            self.start(Work::AllocateAddresses {
-                eni: id,
-                count: small(want),
-            });
-            missing = missing.saturating_sub(want);
-            if self.ask_at_most.is_some() {
-                return;
-            }
-        }
-        while missing > 0 && self.enis_left() > 0 && self.config.node.slots_per_eni > 0 {
-            let backoff = self.backoffs.create.next_try(self.need());
-            if !self.due(backoff, now) {
-                break;
-            }
-            let want = self.chunk(missing).min(u32::from(self.config.node.slots_per_eni));
-            let token = format!(
-                "{}-{:016x}-{}",
-                self.config.node.instance, self.config.nonce, self.next_op
-            );
-            let subnet = self.config.node.subnet.clone();
-            self.start(Work::CreateEni {
-                token,
-                subnet,
-                addresses: small(want),
-                requested_at: wall,
-            });
-            missing = missing.saturating_sub(want);
-            if self.ask_at_most.is_some() {
-                return;
-            }
+        let may = self.seen_ec2 && self.config.provisioning == Provisioning::Full;
+        if may && self.growth_is_due(now.boot) {
+            let left = self.grow_on_enis(missing, now.boot);
+            self.grow_by_enis(left, now);
         }
     }
 
-    /// In ENI mode an ENI is always filled: that is what the variable means.
-    fn chunk(&self, missing: u32) -> u32 {
-        let chunk = match self.config.target {
+    /// Fills slots of ENIs that are there; what is still missing then.
+    fn grow_on_enis(&mut self, mut missing: u32, now: BootTime) -> u32 {
+        for id in self.growable(now) {
+            let eni = &self.pool.enis[&id];
+            let (room, ask) = (self.slots_free(eni), self.ask_of(&eni.subnet, self.need()));
+            let want = self.want(ask, missing, room);
+            let at = self.backoffs.allocate.next_try(self.need()).max(ask.not_before);
+            if missing == 0 || want.slots() == 0 || self.is_asking(ask) || !self.due(at, now) {
+                return missing;
+            }
+            self.start(Work::AllocateAddresses { eni: id, want });
+            missing = missing.saturating_sub(want.addresses());
+        }
+        missing
+    }
+
+    fn grow_by_enis(&mut self, mut missing: u32, Now { boot: now, wall }: Now) {
+        while missing > 0 && self.enis_left() > 0 {
+            let Some(subnet) = self.subnets_for_new_eni(self.need()).into_iter().next() else {
+                return;
+            };
+            let ask = self.ask_of(&subnet, self.need());
+            let want = self.want(ask, missing, self.config.node.slots_per_eni);
+            let at = self.backoffs.create.next_try(self.need()).max(ask.not_before);
+            if want.slots() == 0 || self.is_asking(ask) || !self.due(at, now) {
+                return;
+            }
+            let (instance, nonce) = (&self.config.node.instance, self.config.nonce);
+            let token = format!("{instance}-{nonce:016x}-{}", self.next_op);
+            let groups = self.groups_for_new_eni();
+            self.start(Work::CreateEni {
+                token,
+                subnet,
+                groups,
+                want,
+                requested_at: wall,
+            });
+            missing = missing.saturating_sub(want.addresses());
+        }
+    }
+
+    /// A scarce subnet is asked one question at a time.
+    fn is_asking(&self, ask: Ask) -> bool {
+        ask.is_scarce() && self.under_way() > 0
+    }
+
+    /// What one call should ask for, with `room` slots.
+    fn want(&self, ask: Ask, missing: u32, room: u16) -> Want {
+        let addresses = match self.config.target {
+            // In ENI mode an ENI is always filled: that is what the variable means.
             WarmTarget::Enis(_) => u32::from(self.config.node.slots_per_eni),
-            WarmTarget::Addresses { .. } => missing,
+            WarmTarget::Prefixes(_) | WarmTarget::Addresses { .. } | WarmTarget::Adaptive => missing,
         };
-        let Some(limit) = self.ask_at_most else { return chunk };
-        // A scarce subnet serves those who wait first.
         let waiting = count(self.waiting.len());
-        chunk
-            .min(u32::from(limit))
-            .min(if waiting > 0 { waiting } else { u32::MAX })
+        let addresses = match ask.is_scarce() {
+            // It serves those who wait first.
+            true if waiting > 0 => addresses.min(waiting),
+            true | false => addresses,
+        };
+        let slots = |n: u32| small(n).min(room).min(ask.at_most.unwrap_or(u16::MAX));
+        match ask.kind {
+            AllocationMode::Addresses => Want::Addresses(slots(addresses)),
+            AllocationMode::Prefixes => Want::Prefixes(slots(addresses.div_ceil(16))),
+        }
     }
 
     pub(crate) fn need(&self) -> Need {
@@ -108,6 +123,11 @@ impl Core {
                     .saturating_add(waiting)
                     .saturating_sub(usable)
             }
+            WarmTarget::Prefixes(warm) => (u32::from(warm) * 16)
+                .max(1)
+                .saturating_add(waiting)
+                .saturating_sub(usable),
+            WarmTarget::Adaptive => 2u32.saturating_add(waiting).saturating_sub(usable),
             WarmTarget::Addresses { warm, minimum } => {
                 let total = supply.total + self.under_way();
                 warm.saturating_add(waiting)
@@ -120,10 +140,10 @@ impl Core {
     /// Addresses asked for in calls that have not ended.
     pub(crate) fn under_way(&self) -> u32 {
         let asked = self.ops.values().map(|record| match record.work {
-            Work::AllocateAddresses { count, .. } => u32::from(count),
-            Work::CreateEni { addresses, .. } => u32::from(addresses),
+            Work::AllocateAddresses { want, .. } | Work::CreateEni { want, .. } => want.addresses(),
             Work::Attach { .. }
             | Work::DeleteOnTermination { .. }
+            | Work::SetGroups { .. }
             | Work::ReleaseAddresses { .. }
             | Work::Detach { .. }
             | Work::DeleteEni { .. }
@@ -184,7 +204,7 @@ impl Core {
         let growable = self
             .pool
             .enis()
-            .any(|eni| eni.role != EniRole::Unmanaged && eni.phase.is_arriving_or_ready() && self.slots_free(eni) > 0);
+            .any(|eni| eni.role.has_pods() && eni.phase.is_arriving_or_ready() && self.slots_free(eni) > 0);
         let enis_left = if self.config.node.slots_per_eni > 0 {
             self.enis_left()
         } else {

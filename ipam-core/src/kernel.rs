@@ -9,9 +9,10 @@ use vpc_types::{IpamKey, host_veth_name};
 use crate::action::{Action, Note};
 use crate::address::AddressState;
 use crate::config::Timers;
-use crate::core::{Core, defective};
+use crate::core::Core;
 use crate::event::{KernelView, Signs};
 use crate::lease::{Lease, LeaseState};
+use crate::mutant::defective;
 use crate::{BootTime, WallTime};
 
 /// What a dump says about the sandbox of a lease.

@@ -18,36 +18,45 @@ mod core;
 mod del;
 mod eni;
 mod event;
+mod groups;
 mod growth;
+mod imds;
 mod invariant;
 mod ipam_file;
 mod kernel;
+mod leaks;
 mod lease;
 mod lifecycle;
+mod mutant;
 mod ops;
 mod outbox;
 mod pool;
 mod shrink;
 mod side_file;
+mod subnets;
 mod time;
 mod usage;
 mod views;
 
-pub use action::{Action, Grant, Note, Outcome, Owner, Work};
+pub use action::{Action, Grant, Note, Outcome, Owner, Want, Work};
 pub use address::{AddressKind, AddressState};
 pub use cause::{Cause, CauseCode, NextTry};
 pub use checkpoint::{Checkpoint, RestoreError, Restored, StoredFiles};
-pub use config::{CoreConfig, NodeFacts, Timers, WarmTarget};
-#[cfg(feature = "mutants")]
-pub use core::Mutant;
+pub use config::{
+    AllocationMode, CoreConfig, LeakSweep, NodeFacts, Provisioning, StartMode, SubnetChoice, Timers, TrunkSlot,
+    WarmTarget,
+};
 pub use core::{Core, Status};
 pub use eni::{Eni, EniPhase};
 pub use event::{
-    Applied, AttachmentFact, AttachmentState, Ec2View, EniFact, EniRole, Event, KernelView, OnTermination, OpOutcome,
-    Refusal, Scope, Signs,
+    Applied, AttachmentFact, AttachmentState, Ec2View, EniFact, EniRole, Event, ImdsEni, ImdsView, KernelView, Life,
+    NodeCondition, OnTermination, OpOutcome, Placement, Refusal, Scheduling, Scope, Signs, SubnetFact, SubnetsView,
+    ViewSource,
 };
 pub use invariant::Violation;
 pub use lease::{Lease, LeaseState};
+#[cfg(feature = "mutants")]
+pub use mutant::Mutant;
 pub use pool::{Pool, Supply};
 pub use time::{BootTime, Now, WallTime};
 

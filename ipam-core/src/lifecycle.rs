@@ -25,7 +25,7 @@ impl Core {
         let ids: Vec<EniId> = self.pool.enis.keys().cloned().collect();
         for id in ids {
             let eni = self.pool.enis[&id].outline();
-            if eni.role != EniRole::Unmanaged && self.due(eni.not_before, now.boot) {
+            if eni.role.has_pods() && self.due(eni.not_before, now.boot) {
                 self.plan_eni(&eni, now.boot);
             }
         }

@@ -9,8 +9,9 @@ use vpc_types::EniId;
 use crate::action::{Action, Note, Work};
 use crate::address::AddressState;
 use crate::backoff::Backoff;
-use crate::core::{Backoffs, Core, OpHistory, OpRecord, OpState, defective};
+use crate::core::{Backoffs, Core, OpHistory, OpRecord, OpState};
 use crate::event::{Applied, OpOutcome, Refusal, Scope};
+use crate::mutant::defective;
 use crate::{BootTime, Now, OpId};
 
 impl Work {
@@ -21,6 +22,7 @@ impl Work {
             Self::Attach { .. } => "Attach",
             Self::DeleteOnTermination { .. } => "DeleteOnTermination",
             Self::AllocateAddresses { .. } => "AllocateAddresses",
+            Self::SetGroups { .. } => "SetGroups",
             Self::ReleaseAddresses { .. } => "ReleaseAddresses",
             Self::Detach { .. } => "Detach",
             Self::DeleteEni { .. } => "DeleteEni",
@@ -42,14 +44,14 @@ impl Work {
     pub(crate) fn is_repeatable(&self) -> bool {
         matches!(
             self,
-            Self::CreateEni { .. } | Self::DeleteEni { .. } | Self::DeleteOnTermination { .. }
+            Self::CreateEni { .. } | Self::DeleteEni { .. } | Self::DeleteOnTermination { .. } | Self::SetGroups { .. }
         )
     }
 
     /// Slots that it takes on an ENI of the pool once it succeeds.
     pub(crate) fn slots_asked(&self) -> u16 {
-        if let Self::AllocateAddresses { count, .. } = self {
-            *count
+        if let Self::AllocateAddresses { want, .. } = self {
+            want.slots()
         } else {
             0
         }
@@ -61,6 +63,7 @@ impl Work {
             Self::Attach { eni, .. }
             | Self::DeleteOnTermination { eni, .. }
             | Self::AllocateAddresses { eni, .. }
+            | Self::SetGroups { eni, .. }
             | Self::ReleaseAddresses { eni, .. }
             | Self::Detach { eni, .. }
             | Self::DeleteEni { eni }
@@ -77,7 +80,7 @@ impl Backoffs {
         match work {
             Work::CreateEni { .. } => Some(&mut self.create),
             Work::Attach { .. } => Some(&mut self.attach),
-            Work::DeleteOnTermination { .. } => Some(&mut self.modify),
+            Work::DeleteOnTermination { .. } | Work::SetGroups { .. } => Some(&mut self.modify),
             Work::AllocateAddresses { .. } => Some(&mut self.allocate),
             Work::ReleaseAddresses { .. } => Some(&mut self.release),
             Work::Detach { .. } => Some(&mut self.detach),
@@ -159,9 +162,7 @@ impl Core {
                     backoff.succeeded();
                 }
                 if matches!(work, Work::CreateEni { .. } | Work::AllocateAddresses { .. }) {
-                    self.ask_at_most = None;
-                    self.backoffs.allocate.subnet_has_addresses();
-                    self.backoffs.create.subnet_has_addresses();
+                    self.subnet_served();
                 }
                 self.applied(&work, applied, now);
             }
@@ -214,6 +215,7 @@ impl Core {
             }
             (Work::ReleaseAddresses { eni, allocations }, _) => self.addresses_released(eni, allocations),
             (Work::DeleteOnTermination { eni, .. }, _) => self.eni_will_go_with_instance(eni),
+            (Work::SetGroups { eni, groups }, _) => self.groups_set(eni, groups),
             (Work::Detach { eni, .. }, _) => self.eni_detached(eni, now.boot),
             (Work::DeleteEni { eni }, _) => self.eni_deleted(eni, now.boot),
             (Work::SetupEni { eni, .. }, _) => self.eni_ready(eni),
@@ -242,7 +244,7 @@ impl Core {
             // EC2 may not know an ENI yet that it has just made.
             (Work::DeleteEni { eni }, Refusal::Gone) if self.is_settled_in(eni, now) => self.eni_deleted(eni, now),
             (Work::Detach { eni, .. }, Refusal::Gone | Refusal::Conflict) => self.eni_detached(eni, now),
-            (_, Refusal::SubnetFull | Refusal::SubnetFragmented) => self.subnet_full(work, refusal, now),
+            (_, Refusal::SubnetFull | Refusal::SubnetFragmented) => self.subnet_refused(work, refusal, now),
             (Work::CreateEni { .. }, Refusal::Conflict | Refusal::Gone) => self.creation_refused(refusal, now),
             // Somebody deleted it while it waited.
             (Work::Attach { eni, .. }, Refusal::Gone) if self.is_settled_in(eni, now) => self.let_go(eni),
@@ -301,27 +303,6 @@ impl Core {
         if look {
             self.wish(Scope::Attached).want(now.after(timers.settle));
         }
-    }
-
-    /// A full subnet stops growth of both kinds for a while; the next try asks for less, it may be had.
-    fn subnet_full(&mut self, work: &Work, refusal: Refusal, now: BootTime) {
-        let timers = &self.config.timers;
-        for backoff in [&mut self.backoffs.allocate, &mut self.backoffs.create] {
-            backoff.subnet_full(refusal, now, timers, &mut self.jitter);
-        }
-        let asked = match work {
-            Work::AllocateAddresses { count, .. } => *count,
-            Work::CreateEni { addresses, .. } => *addresses,
-            Work::Attach { .. }
-            | Work::DeleteOnTermination { .. }
-            | Work::ReleaseAddresses { .. }
-            | Work::Detach { .. }
-            | Work::DeleteEni { .. }
-            | Work::SetupEni { .. }
-            | Work::TeardownEni { .. }
-            | Work::ClearPodState { .. } => return,
-        };
-        self.ask_at_most = Some((asked / 2).max(1));
     }
 
     /// Repeats operations of unknown outcome that are safe to repeat, with the waiting rule of their kind.

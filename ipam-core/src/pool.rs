@@ -10,7 +10,6 @@ use vpc_types::{DeviceNumber, EniId, IpamKey};
 
 use crate::address::AddressState;
 use crate::eni::{Eni, EniPhase};
-use crate::event::EniRole;
 use crate::lease::Lease;
 
 /// The node's ENIs and leases.
@@ -72,7 +71,7 @@ impl Pool {
         let serving = self
             .enis
             .values()
-            .filter(|eni| eni.phase.is_arriving_or_ready() && eni.role != EniRole::Unmanaged);
+            .filter(|eni| eni.phase.is_arriving_or_ready() && eni.role.has_pods());
         for eni in serving {
             for (_, state) in eni.addresses() {
                 supply.total += 1;

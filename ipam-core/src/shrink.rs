@@ -10,7 +10,7 @@ use vpc_types::{Allocation, EniId};
 use crate::action::Work;
 use crate::add::count;
 use crate::address::AddressState;
-use crate::config::WarmTarget;
+use crate::config::{Provisioning, StartMode, WarmTarget};
 use crate::core::Core;
 use crate::eni::{Eni, EniPhase};
 use crate::event::EniRole;
@@ -32,7 +32,8 @@ enum Evidence {
 
 impl Core {
     pub(crate) fn plan_shrink(&mut self, now: BootTime) {
-        let settled = self.seen_ec2 && self.waiting.is_empty() && !self.growth_under_way();
+        let may = self.config.provisioning == Provisioning::Full && self.config.start == StartMode::Normal;
+        let settled = may && self.seen_ec2 && self.waiting.is_empty() && !self.growth_under_way();
         let grace = self.started_at.after(self.config.timers.start_grace);
         if !settled || self.pool.supply().free == 0 || !self.due(grace, now) {
             return;
@@ -62,7 +63,9 @@ impl Core {
         let supply = self.pool.supply();
         let (warm, minimum) = match self.config.target {
             WarmTarget::Enis(warm) => ((u32::from(warm) * u32::from(self.config.node.slots_per_eni)).max(1), 0),
+            WarmTarget::Prefixes(warm) => ((u32::from(warm) * 16).max(1), 0),
             WarmTarget::Addresses { warm, minimum } => (warm, minimum),
+            WarmTarget::Adaptive => (2, 0),
         };
         let keep = peak.saturating_add(warm).max(minimum);
         let grantable_soon = supply.total - supply.withheld;

@@ -4,13 +4,14 @@
 //! The format is ours alone and may change with the version text; a file that does not parse counts as absent.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, NetworkCard, Prefix28, SubnetId};
+use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, NetworkCard, Prefix28, SecurityGroupId, SubnetId};
 
-use crate::action::Work;
+use crate::action::{Want, Work};
 use crate::address::AddressState;
 use crate::core::OpRecord;
 use crate::eni::{Eni, EniPhase};
@@ -46,6 +47,8 @@ struct EniRow {
     subnet: String,
     primary_address: Ipv4Addr,
     role: String,
+    #[serde(default)]
+    groups: Vec<String>,
     device: u16,
     card: u16,
     attachment: Option<String>,
@@ -91,6 +94,11 @@ struct OpRow {
     attachment: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     count: Option<u16>,
+    /// As `count`, in prefixes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prefixes: Option<u16>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     requested_at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,7 +205,8 @@ fn eni_row(eni: &Eni) -> EniRow {
         mac: eni.mac.to_string(),
         subnet: eni.subnet.to_string(),
         primary_address: eni.primary_address,
-        role: role_name(eni.role).to_owned(),
+        role: eni.role.as_str().to_owned(),
+        groups: eni.groups.iter().map(SecurityGroupId::to_string).collect(),
         device: eni.device.0,
         card: eni.card.0,
         attachment: eni.attachment.as_ref().map(AttachmentId::to_string),
@@ -213,20 +222,34 @@ fn eni_row(eni: &Eni) -> EniRow {
     }
 }
 
-fn role_name(role: EniRole) -> &'static str {
-    match role {
-        EniRole::Primary => "primary",
-        EniRole::Managed => "managed",
-        EniRole::Unmanaged => "unmanaged",
-    }
-}
-
 fn lease_row(lease: &Lease) -> StoredLease {
     StoredLease {
         address: lease.address,
         state: lease.state.as_str().into(),
         since: millis(lease.since),
     }
+}
+
+impl OpRow {
+    fn set_want(&mut self, want: Want) {
+        match want {
+            Want::Addresses(count) => self.count = Some(count),
+            Want::Prefixes(count) => self.prefixes = Some(count),
+        }
+    }
+
+    fn want(&self) -> Option<Want> {
+        let prefixes = self.prefixes.map(Want::Prefixes);
+        prefixes.or_else(|| self.count.map(Want::Addresses))
+    }
+
+    fn groups(&self) -> Option<BTreeSet<SecurityGroupId>> {
+        parse_groups(&self.groups)
+    }
+}
+
+fn parse_groups(texts: &[String]) -> Option<BTreeSet<SecurityGroupId>> {
+    texts.iter().map(|text| SecurityGroupId::parse(text).ok()).collect()
 }
 
 fn op_row(op: OpId, work: &Work) -> OpRow {
@@ -238,6 +261,8 @@ fn op_row(op: OpId, work: &Work) -> OpRow {
         subnet: None,
         attachment: None,
         count: None,
+        prefixes: None,
+        groups: Vec::new(),
         requested_at: None,
         device: None,
         card: None,
@@ -247,19 +272,22 @@ fn op_row(op: OpId, work: &Work) -> OpRow {
         Work::CreateEni {
             token,
             subnet,
-            addresses,
+            groups,
+            want,
             requested_at,
         } => {
             row.token = Some(token.clone());
             row.subnet = Some(subnet.to_string());
-            row.count = Some(*addresses);
+            row.groups = groups.iter().map(SecurityGroupId::to_string).collect();
+            row.set_want(*want);
             row.requested_at = Some(requested_at.as_nanos());
         }
         Work::Attach { device, card, .. } => (row.device, row.card) = (Some(device.0), Some(card.0)),
         Work::DeleteOnTermination { attachment, .. } | Work::Detach { attachment, .. } => {
             row.attachment = Some(attachment.to_string());
         }
-        Work::AllocateAddresses { count, .. } => row.count = Some(*count),
+        Work::AllocateAddresses { want, .. } => row.set_want(*want),
+        Work::SetGroups { groups, .. } => row.groups = groups.iter().map(SecurityGroupId::to_string).collect(),
         Work::ReleaseAddresses { allocations, .. } => {
             row.allocations = allocations.iter().map(Allocation::to_string).collect();
         }
@@ -311,15 +339,14 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<(SideFile, SideState)> {
 }
 
 fn parse_eni(row: &EniRow) -> Option<Eni> {
-    let role = [EniRole::Primary, EniRole::Managed, EniRole::Unmanaged]
-        .into_iter()
-        .find(|r| role_name(*r) == row.role)?;
+    let role = EniRole::parse(&row.role)?;
     let mut eni = Eni {
         id: row.id.parse().ok()?,
         mac: row.mac.parse().ok()?,
         subnet: row.subnet.parse().ok()?,
         primary_address: row.primary_address,
         role,
+        groups: parse_groups(&row.groups)?,
         device: DeviceNumber(row.device),
         card: NetworkCard(row.card),
         attachment: row.attachment.as_deref().map(AttachmentId::parse).transpose().ok()?,
@@ -375,7 +402,8 @@ fn parse_work(row: &OpRow) -> Option<Work> {
         "CreateEni" => Work::CreateEni {
             token: row.token.clone()?,
             subnet: SubnetId::parse(row.subnet.as_deref()?).ok()?,
-            addresses: row.count?,
+            groups: row.groups()?,
+            want: row.want()?,
             requested_at: WallTime(Duration::from_nanos(row.requested_at?)),
         },
         "Attach" => Work::Attach {
@@ -389,7 +417,11 @@ fn parse_work(row: &OpRow) -> Option<Work> {
         },
         "AllocateAddresses" => Work::AllocateAddresses {
             eni: eni()?,
-            count: row.count?,
+            want: row.want()?,
+        },
+        "SetGroups" => Work::SetGroups {
+            eni: eni()?,
+            groups: row.groups()?,
         },
         "ReleaseAddresses" => {
             let allocations = row

@@ -11,15 +11,16 @@ use vpc_types::{Allocation, EniId, IpamKey};
 
 use crate::action::{Action, Work};
 use crate::address::AddressState;
-use crate::core::{Core, OpState, defective};
+use crate::core::{Core, OpState};
 use crate::eni::{Eni, EniPhase};
 use crate::event::{AttachmentState, Ec2View, EniFact, EniRole, OnTermination, Refusal, Scope};
 use crate::lease::LeaseState;
+use crate::mutant::defective;
 use crate::{BootTime, Now, OpId};
 
 impl Core {
     pub(crate) fn plan_views(&mut self, now: BootTime) {
-        for scope in [Scope::Attached, Scope::OwnAvailable] {
+        for scope in Scope::ALL {
             let wish = *self.wish(scope);
             let Some(at) = wish.wanted_at.filter(|_| !wish.in_flight) else {
                 continue;
@@ -51,6 +52,9 @@ impl Core {
         match view.scope {
             Scope::Attached => self.attached_viewed(view, now),
             Scope::OwnAvailable => self.own_available_viewed(view, now),
+            Scope::Leaked => self.leaked_viewed(view, now),
+            // Subnets have their own event.
+            Scope::Subnets => {}
         }
     }
 
@@ -165,7 +169,7 @@ impl Core {
             EniPhase::Attached
         };
         let mut eni = Eni::from_fact(fact, self.spare_device(), phase, now);
-        if fact.role != EniRole::Unmanaged {
+        if fact.role.has_pods() {
             for allocation in &fact.allocations {
                 eni.add(*allocation, &self.found(*allocation, now));
             }
@@ -196,6 +200,7 @@ impl Core {
             .expect("the caller found it in the pool");
         eni.missing_since = None;
         eni.role = fact.role;
+        eni.groups.clone_from(&fact.groups);
         if let Some(attachment) = &fact.attachment {
             eni.attachment = Some(attachment.id.clone());
             eni.device = attachment.device;

@@ -6,7 +6,9 @@ use std::fs;
 use anyhow::{Context, Result};
 use cloud::{Ec2Client, ImdsClient, InstanceFacts, ReadEc2};
 use datapath::NodeConfig;
-use ipam_core::{Core, CoreConfig, NodeFacts, Restored};
+use ipam_core::{
+    AllocationMode, Core, CoreConfig, LeakSweep, NodeFacts, Provisioning, Restored, StartMode, SubnetChoice, TrunkSlot,
+};
 use ipnet::Ipv4Net;
 use vpc_types::{InstanceLimits, SubnetId};
 
@@ -66,6 +68,12 @@ impl Node {
         let limit = self.limits.enis_on_default_card();
         CoreConfig {
             target: config.target,
+            mode: AllocationMode::Addresses,
+            provisioning: Provisioning::Full,
+            subnets: SubnetChoice::PrimaryOnly,
+            leak_sweep: LeakSweep::Off,
+            start: StartMode::Normal,
+            cluster: config.cluster_name.clone(),
             timers: config.timers,
             node: NodeFacts {
                 instance: self.facts.instance_id.clone(),
@@ -73,6 +81,10 @@ impl Node {
                 subnet: self.facts.subnet_id.clone(),
                 max_enis: config.max_eni.map_or(limit, |max| max.min(limit)),
                 slots_per_eni: self.limits.ipv4_per_eni.saturating_sub(1),
+                groups: self.facts.security_groups.clone(),
+                trunk: TrunkSlot::NotWanted,
+                max_pods: None,
+                cluster_nodes: None,
             },
             veth_prefix: config.veth_prefix.clone(),
             max_waiting: MAX_WAITING,

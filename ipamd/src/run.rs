@@ -106,13 +106,7 @@ async fn run_as(config: Config, calls: Calls, found: Found, stop: StopSignals) -
         cluster: config.cluster_name.clone(),
         additional: config.additional_tags.clone(),
     };
-    let ec2 = Ec2Executor::new(
-        ec2,
-        tags,
-        node.facts.security_groups.clone(),
-        node.facts.mac,
-        inbox.clone(),
-    );
+    let ec2 = Ec2Executor::new(ec2, tags, node.facts.mac, inbox.clone());
     let owner = Owner::new(
         core,
         config.add_deadline,

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use ipam_core::{Event, LeaseState, OpOutcome, Outcome, Refusal, Work};
+use ipam_core::{Event, LeaseState, OpOutcome, Outcome, Refusal, Want, Work};
 
 use crate::node::{Disk, Node, config, eni, ip, key, warm};
 
@@ -12,7 +12,13 @@ fn adds_wait_for_addresses_and_are_served_in_order_of_arrival() {
     assert!(node.replies.is_empty());
     let (op, work) = node.only_run();
     assert!(
-        matches!(work, Work::AllocateAddresses { count: 3, .. }),
+        matches!(
+            work,
+            Work::AllocateAddresses {
+                want: Want::Addresses(3),
+                ..
+            }
+        ),
         "a burst is one call: {work:?}"
     );
     node.allocate(op, &[20, 10]);
@@ -145,7 +151,11 @@ fn a_full_subnet_is_asked_for_less_and_ever_more_rarely() {
     for _ in 0..6 * 3_600 {
         node.pass(1.0);
         for (op, work) in std::mem::take(&mut node.runs) {
-            if let Work::AllocateAddresses { count, .. } = work {
+            if let Work::AllocateAddresses {
+                want: Want::Addresses(count),
+                ..
+            } = work
+            {
                 asked.push((node.now.as_secs(), count));
             }
             node.outcome(op, OpOutcome::Refused(Refusal::SubnetFull));

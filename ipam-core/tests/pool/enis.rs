@@ -145,8 +145,8 @@ fn growth_stops_at_the_limits_of_the_instance() {
         .runs
         .iter()
         .filter_map(|(_, work)| match work {
-            Work::AllocateAddresses { count, .. } => Some(*count),
-            Work::CreateEni { addresses, .. } => Some(*addresses),
+            Work::AllocateAddresses { want, .. } => Some(want.slots()),
+            Work::CreateEni { want, .. } => Some(want.slots()),
             _ => None,
         })
         .collect();

@@ -5,9 +5,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipam_core::{
-    Action, Applied, AttachmentFact, AttachmentState, BootTime, Core, CoreConfig, Ec2View, EniFact, EniRole, Event,
-    KernelView, NodeFacts, Now, OnTermination, OpId, OpOutcome, Outcome, ReqId, Signs, StoredFiles, Timers, WallTime,
-    WarmTarget, Work,
+    Action, AllocationMode, Applied, AttachmentFact, AttachmentState, BootTime, Core, CoreConfig, Ec2View, EniFact,
+    EniRole, Event, KernelView, LeakSweep, NodeFacts, Now, OnTermination, OpId, OpOutcome, Outcome, Provisioning,
+    ReqId, Signs, StartMode, StoredFiles, SubnetChoice, Timers, TrunkSlot, ViewSource, WallTime, WarmTarget, Work,
 };
 use vpc_types::{Allocation, DeviceNumber, IpamKey, MacAddress, NetworkCard, PodName, VethPrefix, host_veth_name};
 
@@ -39,6 +39,12 @@ pub(crate) struct Node {
 pub(crate) fn config(target: WarmTarget) -> CoreConfig {
     CoreConfig {
         target,
+        mode: AllocationMode::Addresses,
+        provisioning: Provisioning::Full,
+        subnets: SubnetChoice::PrimaryOnly,
+        leak_sweep: LeakSweep::Off,
+        start: StartMode::Normal,
+        cluster: None,
         timers: Timers::default(),
         node: NodeFacts {
             instance: "i-0123456789abcdef0".parse().unwrap(),
@@ -46,6 +52,10 @@ pub(crate) fn config(target: WarmTarget) -> CoreConfig {
             subnet: "subnet-0123".parse().unwrap(),
             max_enis: 3,
             slots_per_eni: 9,
+            groups: BTreeSet::new(),
+            trunk: TrunkSlot::NotWanted,
+            max_pods: None,
+            cluster_nodes: None,
         },
         veth_prefix: VethPrefix::default(),
         max_waiting: 100,
@@ -75,6 +85,7 @@ pub(crate) fn eni(number: u16, addresses: &[u8]) -> EniFact {
         subnet: "subnet-0123".parse().unwrap(),
         primary_address: ip(200 + low),
         allocations: addresses.iter().map(|last| Allocation::Ip(ip(*last))).collect(),
+        groups: BTreeSet::new(),
         role: if number == 0 {
             EniRole::Primary
         } else {
@@ -173,6 +184,7 @@ impl Node {
                 Some(Event::Ec2Viewed(Ec2View {
                     started_at,
                     scope,
+                    source: ViewSource::Ec2,
                     enis,
                 }))
             }

@@ -1,15 +1,13 @@
 //! Runs EC2 work through the SDK and translates: core's words into calls, views and error classes into events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use cloud::{
-    AttachmentStatus, Class, ClientToken, CreateEni, Ec2, Ec2Error, EniKind, EniView, ErrorCode, TagFilter, Want,
-};
+use cloud::{AttachmentStatus, Class, ClientToken, CreateEni, Ec2, Ec2Error, EniKind, EniView, ErrorCode, TagFilter};
 use ipam_core::{
     Applied, AttachmentFact, AttachmentState, Ec2View, EniFact, EniRole, Event, OnTermination, OpId, OpOutcome,
-    Refusal, Scope, WallTime, Work,
+    Refusal, Scope, ViewSource, WallTime, Want, Work,
 };
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -63,24 +61,16 @@ fn rfc3339(at: WallTime) -> String {
 pub struct Ec2Executor<E> {
     ec2: E,
     tags: EniTags,
-    groups: BTreeSet<SecurityGroupId>,
     primary_mac: MacAddress,
     inbox: Inbox,
 }
 
 impl<E: Ec2> Ec2Executor<E> {
-    /// `groups` are those of the primary ENI, for new ENIs.
-    pub fn new(
-        ec2: E,
-        tags: EniTags,
-        groups: BTreeSet<SecurityGroupId>,
-        primary_mac: MacAddress,
-        inbox: Inbox,
-    ) -> Self {
+    /// An executor that tells `inbox` what came of its work.
+    pub fn new(ec2: E, tags: EniTags, primary_mac: MacAddress, inbox: Inbox) -> Self {
         Self {
             ec2,
             tags,
-            groups,
             primary_mac,
             inbox,
         }
@@ -98,6 +88,8 @@ impl<E: Ec2> Ec2Executor<E> {
                 };
                 self.ec2.describe_available_enis(&[own]).await
             }
+            // Not asked for yet.
+            Scope::Leaked | Scope::Subnets => return,
         };
         let event = match listed {
             Ok(views) => {
@@ -105,6 +97,7 @@ impl<E: Ec2> Ec2Executor<E> {
                 Event::Ec2Viewed(Ec2View {
                     started_at,
                     scope,
+                    source: ViewSource::Ec2,
                     enis,
                 })
             }
@@ -137,15 +130,16 @@ impl<E: Ec2> Ec2Executor<E> {
             Work::CreateEni {
                 token,
                 subnet,
-                addresses,
+                groups,
+                want,
                 requested_at,
             } => {
                 let request = CreateEni {
                     subnet: subnet.clone(),
-                    groups: self.groups.iter().cloned().collect(),
+                    groups: groups.iter().cloned().collect(),
                     description: format!("aws-K8S-{}", self.tags.instance),
                     tags: self.tags.at(*requested_at),
-                    initial: NonZeroU16::new(*addresses).map(Want::Addresses),
+                    initial: asked(*want),
                     client_token: ClientToken::parse(token).expect("tokens are made of an instance id and numbers"),
                 };
                 let view = ec2.create_eni(&request).await?;
@@ -159,11 +153,15 @@ impl<E: Ec2> Ec2Executor<E> {
                 .set_delete_on_termination(eni, attachment)
                 .await
                 .map(|()| Applied::Done),
-            Work::AllocateAddresses { eni, count } => {
-                let Some(count) = NonZeroU16::new(*count) else {
+            Work::AllocateAddresses { eni, want } => {
+                let Some(want) = asked(*want) else {
                     return Ok(Applied::Allocated(Vec::new()));
                 };
-                ec2.assign(eni, Want::Addresses(count)).await.map(Applied::Allocated)
+                ec2.assign(eni, want).await.map(Applied::Allocated)
+            }
+            Work::SetGroups { eni, groups } => {
+                let groups: Vec<SecurityGroupId> = groups.iter().cloned().collect();
+                ec2.set_security_groups(eni, &groups).await.map(|()| Applied::Done)
             }
             Work::ReleaseAddresses { eni, allocations } => {
                 let allocations: Vec<Allocation> = allocations.iter().copied().collect();
@@ -187,6 +185,7 @@ impl<E: Ec2> Ec2Executor<E> {
             primary_address,
             allocations: view.allocations().collect(),
             role: self.role(view),
+            groups: view.groups.clone(),
             attachment: view
                 .attachment
                 .as_ref()
@@ -207,6 +206,14 @@ impl<E: Ec2> Ec2Executor<E> {
         } else {
             EniRole::Managed
         }
+    }
+}
+
+/// Nothing, where an ENI is made without.
+fn asked(want: Want) -> Option<cloud::Want> {
+    match want {
+        Want::Addresses(count) => NonZeroU16::new(count).map(cloud::Want::Addresses),
+        Want::Prefixes(count) => NonZeroU16::new(count).map(cloud::Want::Prefixes),
     }
 }
 

@@ -140,6 +140,7 @@ impl Worker {
             Work::CreateEni { .. }
             | Work::Attach { .. }
             | Work::DeleteOnTermination { .. }
+            | Work::SetGroups { .. }
             | Work::AllocateAddresses { .. }
             | Work::ReleaseAddresses { .. }
             | Work::Detach { .. }

@@ -1,7 +1,7 @@
 //! The daemon's account of itself for `ipamd audit`: everything it believes, nothing it would have to look up.
 
 use datapath::{NodeConfig, NodePorts, Random, SnatPolicy};
-use ipam_core::{AddressState, Eni, EniRole, Lease, Status};
+use ipam_core::{AddressState, Eni, Lease, Status};
 use proto::agent;
 
 use super::Context;
@@ -71,17 +71,12 @@ pub fn parse_snat(word: &str) -> Option<SnatPolicy> {
 }
 
 fn eni(eni: &Eni, status: &Status) -> agent::EniAccount {
-    let role = match eni.role {
-        EniRole::Primary => "primary",
-        EniRole::Managed => "managed",
-        EniRole::Unmanaged => "unmanaged",
-    };
     agent::EniAccount {
         id: eni.id.to_string(),
         mac: eni.mac.to_string(),
         route_table: eni.table().0,
         primary_address: eni.primary_address.to_string(),
-        role: role.to_owned(),
+        role: eni.role.as_str().to_owned(),
         state: eni.phase.as_str().to_owned(),
         in_motion: status.in_motion.contains(&eni.id),
         addresses: eni

@@ -4,8 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ipam_core::{
-    Action, BootTime, Checkpoint, Core, CoreConfig, Event, KernelView, NodeFacts, Note, OpId, OpOutcome, Outcome,
-    Owner, Refusal, Restored, Work,
+    Action, AllocationMode, BootTime, Checkpoint, Core, CoreConfig, Event, KernelView, LeakSweep, NodeFacts, Note,
+    OpId, OpOutcome, Outcome, Owner, Provisioning, Refusal, Restored, StartMode, SubnetChoice, TrunkSlot, Work,
 };
 use vpc_types::VethPrefix;
 
@@ -19,6 +19,12 @@ impl World {
     fn config(&mut self) -> CoreConfig {
         CoreConfig {
             target: self.scenario.target,
+            mode: AllocationMode::Addresses,
+            provisioning: Provisioning::Full,
+            subnets: SubnetChoice::PrimaryOnly,
+            leak_sweep: LeakSweep::Off,
+            start: StartMode::Normal,
+            cluster: None,
             timers: self.scenario.timers,
             node: NodeFacts {
                 instance: self.instance.clone(),
@@ -26,12 +32,23 @@ impl World {
                 subnet: self.subnet.clone(),
                 max_enis: self.scenario.max_enis,
                 slots_per_eni: self.scenario.slots_per_eni,
+                groups: self.primary_groups(),
+                trunk: TrunkSlot::NotWanted,
+                max_pods: None,
+                cluster_nodes: None,
             },
             veth_prefix: VethPrefix::default(),
             max_waiting: self.scenario.max_waiting,
             boot_id: format!("boot-{}", self.boots),
             nonce: Dice::of(self.fate.seed(), &format!("nonce {}", self.life.0)).u64(),
         }
+    }
+
+    fn primary_groups(&self) -> std::collections::BTreeSet<vpc_types::SecurityGroupId> {
+        let primary = self.ec2.enis_of(&self.instance).find(|eni| eni.mac == self.primary_mac);
+        primary
+            .map(|eni| eni.groups.iter().cloned().collect())
+            .unwrap_or_default()
     }
 
     pub(crate) fn start_daemon(&mut self) {
@@ -181,6 +198,7 @@ impl World {
             | Work::Attach { .. }
             | Work::DeleteOnTermination { .. }
             | Work::AllocateAddresses { .. }
+            | Work::SetGroups { .. }
             | Work::ReleaseAddresses { .. }
             | Work::Detach { .. }
             | Work::DeleteEni { .. } => self.send_work(op, work),
@@ -313,6 +331,7 @@ impl World {
             | Work::Attach { .. }
             | Work::DeleteOnTermination { .. }
             | Work::AllocateAddresses { .. }
+            | Work::SetGroups { .. }
             | Work::ReleaseAddresses { .. }
             | Work::Detach { .. }
             | Work::DeleteEni { .. } => unreachable!("EC2's work does not come here"),

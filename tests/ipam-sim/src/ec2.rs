@@ -1,16 +1,16 @@
 //! Calls to EC2: from the core's work to the model's requests, from the model's answers to the core's classes, and what
 //! goes wrong on the way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ipam_core::{
     Applied, AttachmentFact, AttachmentState, BootTime, Ec2View, EniFact, EniRole, Event, OnTermination, OpId,
-    OpOutcome, Refusal, Scope, WallTime, Work,
+    OpOutcome, Refusal, Scope, SubnetFact, SubnetsView, ViewSource, WallTime, Want, Work,
 };
 use vpc_sim::model::request::{
     AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface,
-    DescribeNetworkInterfaces, DetachMode, DetachNetworkInterface, EniAttribute, Filter, Ipv4Request,
+    DescribeNetworkInterfaces, DescribeSubnets, DetachMode, DetachNetworkInterface, EniAttribute, Filter, Ipv4Request,
     ModifyNetworkInterfaceAttribute, Query, UnassignPrivateIpAddresses,
 };
 use vpc_sim::model::{self, Answer, AttachmentStatus, Ec2Error, ErrorCode};
@@ -157,11 +157,13 @@ impl World {
             Work::CreateEni {
                 token,
                 subnet,
-                addresses,
+                groups,
+                want,
                 requested_at,
             } => {
                 let mut request = CreateNetworkInterface::new(subnet.clone());
-                request.ipv4 = (*addresses > 0).then(|| Ipv4Request::Count(u32::from(*addresses)));
+                request.groups = groups.iter().cloned().collect();
+                request.ipv4 = (want.slots() > 0).then(|| asked(*want));
                 request.client_token = Some(token.clone());
                 request.tags = self.own_tags(*requested_at);
                 let answer = self.ec2.call(now, &request);
@@ -177,19 +179,23 @@ impl World {
                 };
                 outcome(self.ec2.call(now, &request), |()| Applied::Done)
             }
-            Work::AllocateAddresses { eni, count } => {
-                let request = AssignPrivateIpAddresses::new(eni.clone(), Ipv4Request::Count(u32::from(*count)));
+            Work::AllocateAddresses { eni, want } => {
+                let request = AssignPrivateIpAddresses::new(eni.clone(), asked(*want));
                 outcome(self.ec2.call(now, &request), |assigned| {
-                    Applied::Allocated(assigned.addresses.into_iter().map(Allocation::Ip).collect())
+                    let addresses = assigned.addresses.into_iter().map(Allocation::Ip);
+                    let prefixes = assigned.prefixes.into_iter().map(Allocation::Prefix);
+                    Applied::Allocated(addresses.chain(prefixes).collect())
                 })
             }
-            Work::ReleaseAddresses { eni, allocations } => {
-                let addresses = allocations.iter().flat_map(|one| one.addresses()).collect();
-                let request = UnassignPrivateIpAddresses {
+            Work::SetGroups { eni, groups } => {
+                let request = ModifyNetworkInterfaceAttribute {
                     eni: eni.clone(),
-                    addresses,
-                    prefixes: Vec::new(),
+                    attribute: EniAttribute::Groups(groups.iter().cloned().collect()),
                 };
+                outcome(self.ec2.call(now, &request), |()| Applied::Done)
+            }
+            Work::ReleaseAddresses { eni, allocations } => {
+                let request = release(eni, allocations);
                 outcome(self.ec2.call(now, &request), |()| Applied::Done)
             }
             Work::Detach { attachment, .. } => {
@@ -252,6 +258,30 @@ impl World {
         }
     }
 
+    fn describe_subnets(&mut self, life: Life, started_at: BootTime) {
+        let answer = self.ec2.call(self.now, &DescribeSubnets::default());
+        let event = match answer.outcome {
+            model::Outcome::Done(page) => {
+                let fact = |subnet: &model::Subnet| SubnetFact {
+                    id: subnet.id.clone(),
+                    free: subnet.available(),
+                    tags: subnet.tags.clone(),
+                };
+                let subnets = page.items.iter().map(fact).collect();
+                Event::SubnetsViewed(SubnetsView { started_at, subnets })
+            }
+            model::Outcome::Refused(error) => Event::DescribeFailed {
+                scope: Scope::Subnets,
+                refusal: class(&error),
+            },
+            model::Outcome::Lost => Event::DescribeFailed {
+                scope: Scope::Subnets,
+                refusal: Refusal::Unavailable,
+            },
+        };
+        self.answer(life, answer.latency, event);
+    }
+
     pub(crate) fn ec2_describe(&mut self, life: Life, scope: Scope, started_at: BootTime) {
         let instance = self.instance.clone();
         let filters = match scope {
@@ -260,6 +290,8 @@ impl World {
                 Filter::new(&format!("tag:{INSTANCE_TAG}"), instance.as_str()),
                 Filter::new("status", "available"),
             ],
+            Scope::Leaked => vec![Filter::new("tag-key", INSTANCE_TAG), Filter::new("status", "available")],
+            Scope::Subnets => return self.describe_subnets(life, started_at),
         };
         let request = DescribeNetworkInterfaces::from(Query {
             filters,
@@ -272,6 +304,7 @@ impl World {
                 Event::Ec2Viewed(Ec2View {
                     started_at,
                     scope,
+                    source: ViewSource::Ec2,
                     enis,
                 })
             }
@@ -290,6 +323,28 @@ impl World {
             Duration::ZERO
         };
         self.answer(life, answer.latency + slow, event);
+    }
+}
+
+fn asked(want: Want) -> Ipv4Request {
+    match want {
+        Want::Addresses(count) => Ipv4Request::Count(u32::from(count)),
+        Want::Prefixes(count) => Ipv4Request::PrefixCount(u32::from(count)),
+    }
+}
+
+fn release(eni: &EniId, allocations: &BTreeSet<Allocation>) -> UnassignPrivateIpAddresses {
+    let (mut addresses, mut prefixes) = (Vec::new(), Vec::new());
+    for allocation in allocations {
+        match allocation {
+            Allocation::Ip(address) => addresses.push(*address),
+            Allocation::Prefix(prefix) => prefixes.push(*prefix),
+        }
+    }
+    UnassignPrivateIpAddresses {
+        eni: eni.clone(),
+        addresses,
+        prefixes,
     }
 }
 
@@ -345,6 +400,7 @@ fn fact(eni: &model::Eni, instance: &vpc_types::InstanceId) -> EniFact {
         primary_address: eni.primary,
         allocations: eni.allocations().collect(),
         role,
+        groups: eni.groups.iter().cloned().collect(),
         attachment: tie.map(|tie| AttachmentFact {
             id: tie.id.clone(),
             device: tie.device,

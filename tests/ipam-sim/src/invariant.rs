@@ -185,6 +185,7 @@ fn i2_addresses_are_given_back_dead_and_rested(world: &World, work: &Work) -> Re
         | Work::Attach { .. }
         | Work::DeleteOnTermination { .. }
         | Work::AllocateAddresses { .. }
+        | Work::SetGroups { .. }
         | Work::DeleteEni { .. }
         | Work::SetupEni { .. }
         | Work::TeardownEni { .. }

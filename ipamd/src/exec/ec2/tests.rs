@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use std::future::Future;
 use std::sync::Mutex;
 
@@ -94,7 +96,7 @@ impl EniLifecycle for Canned {
 }
 
 impl EniAllocations for Canned {
-    async fn assign(&self, _: &EniId, _: Want) -> Result<Vec<Allocation>, Ec2Error> {
+    async fn assign(&self, _: &EniId, _: cloud::Want) -> Result<Vec<Allocation>, Ec2Error> {
         Err(refused(
             Action::AssignPrivateIpAddresses,
             ErrorCode::InsufficientFreeAddressesInSubnet,
@@ -145,10 +147,7 @@ fn executor(views: Vec<EniView>) -> (Ec2Executor<Canned>, tokio::sync::mpsc::Rec
         created: Mutex::default(),
     };
     let primary = MacAddress([2, 0, 0, 0, 0, 1]);
-    (
-        Ec2Executor::new(canned, tags, BTreeSet::new(), primary, inbox),
-        received,
-    )
+    (Ec2Executor::new(canned, tags, primary, inbox), received)
 }
 
 async fn event(received: &mut tokio::sync::mpsc::Receiver<Input>) -> Event {
@@ -195,7 +194,8 @@ async fn a_repeated_creation_asks_for_exactly_the_same() {
     let work = Work::CreateEni {
         token: "i-1-0-1".to_owned(),
         subnet: SubnetId::parse("subnet-1").unwrap(),
-        addresses: 3,
+        groups: BTreeSet::from([SecurityGroupId::parse("sg-1").unwrap()]),
+        want: Want::Addresses(3),
         requested_at: WallTime(Duration::from_millis(1_700_000_000_999)),
     };
     for op in [OpId(1), OpId(1)] {
@@ -228,7 +228,10 @@ async fn refusals_arrive_as_the_classes_the_core_knows() {
         device: DeviceNumber(1),
         card: NetworkCard::DEFAULT,
     };
-    let allocate = Work::AllocateAddresses { eni, count: 4 };
+    let allocate = Work::AllocateAddresses {
+        eni,
+        want: Want::Addresses(4),
+    };
     for (work, refusal) in [(attach, Refusal::LimitReached), (allocate, Refusal::SubnetFull)] {
         executor.run(OpId(7), work).await;
         let outcome = OpOutcome::Refused(refusal);

@@ -1,0 +1,13 @@
+//! What IMDS shows: a hint that makes us look at EC2, never a proof.
+
+use crate::BootTime;
+use crate::core::Core;
+use crate::event::ImdsView;
+
+impl Core {
+    pub(crate) fn imds_viewed(&mut self, view: ImdsView, _now: BootTime) {
+        if !view.groups.is_empty() {
+            self.groups = view.groups;
+        }
+    }
+}
