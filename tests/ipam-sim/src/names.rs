@@ -7,6 +7,8 @@ pub(crate) fn of_scope(scope: Scope) -> &'static str {
     match scope {
         Scope::Attached => "Attached",
         Scope::OwnAvailable => "OwnAvailable",
+        Scope::Leaked => "Leaked",
+        Scope::Subnets => "Subnets",
     }
 }
 
