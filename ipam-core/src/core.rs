@@ -121,6 +121,8 @@ pub struct Core {
     pub(crate) resting_elsewhere: BTreeMap<Ipv4Addr, BootTime>,
     /// ENIs that are deleted, and when: older views may still show them.
     pub(crate) deleted: BTreeMap<EniId, BootTime>,
+    /// Half-made ENIs that are still too young to be deleted, and when a view first showed each.
+    pub(crate) half_made: BTreeMap<EniId, BootTime>,
     /// How long addresses rest that are found on ENIs for the first time: a run without our files may have used them.
     pub(crate) rest_unknown: Option<Duration>,
     /// ENIs that EC2 let this instance have, when it refused more than the table says.
@@ -188,6 +190,7 @@ impl Core {
             usage: UsagePeak::default(),
             resting_elsewhere: BTreeMap::new(),
             deleted: BTreeMap::new(),
+            half_made: BTreeMap::new(),
             rest_unknown: None,
             subnets: Subnets::default(),
             placement: Placement::default(),

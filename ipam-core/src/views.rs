@@ -405,6 +405,7 @@ impl Core {
     /// Detached ENIs with our tag: what a run without files left behind half-made.
     fn own_available_viewed(&mut self, view: &Ec2View, now: Now) {
         let timers = self.config.timers;
+        self.half_made.retain(|id, _| view.enis.iter().any(|fact| fact.id == *id));
         for fact in view
             .enis
             .iter()
@@ -413,7 +414,9 @@ impl Core {
             .collect::<Vec<_>>()
         {
             let Some(created) = fact.created_at else { continue };
-            let age = now.wall.0.saturating_sub(created.0);
+            // The clock may have been set since: how long we have watched it counts too.
+            let seen = *self.half_made.entry(fact.id.clone()).or_insert(now.boot);
+            let age = now.wall.0.saturating_sub(created.0).max(now.boot.since(seen));
             let creating = self
                 .ops
                 .values()

@@ -1,17 +1,18 @@
 //! The command line of `ipam-sim`: runs seeds, prints what was exercised and what broke.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 
+use crate::shrink::kind;
 use crate::{Allowed, Coverage, Failure, Fault, Logging, Plan, Stroke, quiet_panics, run, shrink};
 
 /// Seeds from which on the counters must show everything often enough.
 const ENOUGH_SEEDS: u64 = 1_000;
-/// Failures that are shrunk and shown; the others are named.
-const SHOWN: u64 = 2;
+/// Kinds of failures that are shrunk and shown; other seeds are named.
+const SHOWN: usize = 3;
 
 /// Deterministic simulation of the address pool.
 #[derive(Debug, Parser)]
@@ -97,6 +98,8 @@ struct Totals {
     seeds: u64,
     steps: u64,
     violations: u64,
+    /// Seeds by kind of failure.
+    kinds: BTreeMap<String, Vec<u64>>,
     coverage: Coverage,
 }
 
@@ -119,7 +122,12 @@ fn run_seeds(args: &Args) -> anyhow::Result<ExitCode> {
         totals.coverage.merge(&report.coverage);
         if let Some(failure) = report.failure {
             totals.violations += 1;
-            report_failure(&plan, &failure, totals.violations, args.lines);
+            say(&format!("seed {} step {}: {}", plan.seed, failure.step, failure.text));
+            let alike = totals.kinds.entry(kind(&failure.text)).or_default();
+            alike.push(plan.seed);
+            if alike.len() == 1 && totals.kinds.len() <= SHOWN {
+                report_failure(&plan, &failure, args.lines);
+            }
         }
     }
     Ok(sum_up(&totals, &plan, start.elapsed()))
@@ -136,6 +144,10 @@ fn sum_up(totals: &Totals, plan: &Plan, took: Duration) -> ExitCode {
     };
     if totals.violations == 0 {
         say(&format!("exercised:\n{}", totals.coverage.table()));
+    }
+    for (kind, seeds) in &totals.kinds {
+        let some: Vec<String> = seeds.iter().take(8).map(u64::to_string).collect();
+        say(&format!("{} × {kind}: seeds {}", seeds.len(), some.join(" ")));
     }
     if !missing.is_empty() {
         say(&format!("too rarely exercised: {}", missing.join(", ")));
@@ -155,12 +167,8 @@ fn sum_up(totals: &Totals, plan: &Plan, took: Duration) -> ExitCode {
     }
 }
 
-/// The first failures are shrunk and shown with their last happenings, the others named.
-fn report_failure(plan: &Plan, failure: &Failure, count: u64, lines: usize) {
-    say(&format!("seed {} step {}: {}", plan.seed, failure.step, failure.text));
-    if count > SHOWN {
-        return;
-    }
+/// Shrinks a failure and shows its strokes and its last happenings.
+fn report_failure(plan: &Plan, failure: &Failure, lines: usize) {
     let (small, shown) = shrink(plan, failure);
     say(&format!(
         "  shrunk from {} strokes and acts to {}:",

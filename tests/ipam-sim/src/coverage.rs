@@ -21,6 +21,22 @@ const FAULTS_LEAST: u64 = 20;
 
 const GROUPS: &[Group] = &[
     Group {
+        name: "damage",
+        least: 20,
+        members: &[
+            "empty",
+            "truncated",
+            "future",
+            "duplicate",
+            "repeated",
+            "case",
+            "side-empty",
+            "side-truncated",
+            "side-future",
+            "reference",
+        ],
+    },
+    Group {
         name: "action",
         least: 20,
         members: &["Persist", "Reply", "Describe", "ViewKernel", "WakeAt", "Run", "Note"],

@@ -12,6 +12,7 @@ use vpc_types::VethPrefix;
 use crate::dice::Dice;
 use crate::fault::Fault;
 use crate::names;
+use crate::outage::Outage;
 use crate::queue::{Happening, PluginStep};
 use crate::world::World;
 
@@ -112,7 +113,9 @@ impl World {
         self.life.0 += 1;
         self.alarm = None;
         self.plugins_lose_connection();
-        let pause = if self.luck.chance(700) {
+        let pause = if self.strikes(Fault::ReferenceRan) {
+            self.downgrade()
+        } else if self.luck.chance(700) {
             self.luck.millis(50, 3_000)
         } else {
             self.luck.millis(3_000, 120_000)
@@ -251,7 +254,7 @@ impl World {
     pub(crate) fn write_ipam(&mut self, checkpoint: Box<Checkpoint>) {
         let generation = checkpoint.generation;
         let life = self.life;
-        if self.disk_broken && self.luck.chance(500) {
+        if self.outages.contains(&Outage::Disk) && self.pace.chance(500) {
             self.coverage.hit("write", "failed-before-ipam");
             return self.tell(Event::CheckpointFailed { generation });
         }
@@ -265,7 +268,7 @@ impl World {
 
     pub(crate) fn write_side(&mut self, checkpoint: Checkpoint) {
         let generation = checkpoint.generation;
-        if self.disk_broken {
+        if self.outages.contains(&Outage::Disk) {
             self.coverage.hit("write", "failed-between-files");
             return self.tell(Event::CheckpointFailed { generation });
         }
@@ -282,12 +285,7 @@ impl World {
         if self.strikes(Fault::KernelViewFailure) {
             macs.remove(&self.primary_mac);
         }
-        let veths = self
-            .kernel
-            .veths
-            .iter()
-            .map(|(name, alias)| (name.clone(), Some(alias.clone())))
-            .collect();
+        let veths = self.kernel.veths.clone();
         let view = Box::new(KernelView {
             started_at,
             macs,

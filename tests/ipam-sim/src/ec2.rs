@@ -17,6 +17,7 @@ use vpc_sim::model::{self, Answer, AttachmentStatus, Ec2Error, ErrorCode};
 use vpc_types::{Allocation, DeviceNumber, EniId, NetworkCard};
 
 use crate::fault::Fault;
+use crate::outage::DESCRIBE;
 use crate::queue::{Happening, Life};
 use crate::world::World;
 
@@ -29,13 +30,19 @@ pub(crate) const FOREIGN_TAG: &str = "node.k8s.amazonaws.com/no_manage";
 
 impl World {
     fn answer(&mut self, life: Life, delay: Duration, event: Event) {
+        if self.strikes(Fault::RepeatedAnswer) {
+            let late = delay + self.luck.millis(1, 90_000);
+            let event = event.clone();
+            self.after(late, Happening::Deliver { life, event });
+        }
         self.after(delay, Happening::Deliver { life, event });
     }
 
     /// A refusal that strikes before EC2 does anything.
-    fn early_refusal(&mut self) -> Option<Refusal> {
-        if self.denied {
-            return Some(Refusal::Denied);
+    fn early_refusal(&mut self, call: &'static str) -> Option<Refusal> {
+        let outage = self.outage_of(call);
+        if outage.is_some() {
+            return outage;
         }
         [
             (Fault::Throttled, Refusal::Throttled),
@@ -56,7 +63,7 @@ impl World {
         }
         let life = self.life;
         let way = self.pace.millis(5, 40);
-        if let Some(refusal) = self.early_refusal() {
+        if let Some(refusal) = self.early_refusal(work.kind()) {
             return self.answer(
                 life,
                 way * 4,
@@ -228,6 +235,10 @@ impl World {
             let slow = Duration::from_secs(u64::from(self.luck.number(5, 90)));
             self.ec2.settings_mut().attach = model::Delay::Fixed(slow);
         }
+        if self.strikes(Fault::StuckAttach) {
+            let stuck = Duration::from_secs(u64::from(self.luck.number(120, 2_400)));
+            self.ec2.settings_mut().attach = model::Delay::Fixed(stuck);
+        }
         let request = AttachNetworkInterface {
             eni: eni.clone(),
             instance: self.instance.clone(),
@@ -243,7 +254,7 @@ impl World {
         self.ec2_calls += 1;
         let (life, started_at, way) = (self.life, self.boot_time(), self.pace.millis(5, 60));
         let refusal = self
-            .early_refusal()
+            .early_refusal(DESCRIBE)
             .or_else(|| self.strikes(Fault::ServerError).then_some(Refusal::Unavailable));
         match refusal {
             Some(refusal) => self.answer(life, way * 3, Event::DescribeFailed { scope, refusal }),

@@ -33,14 +33,26 @@ faults! {
     LateEffect "late-effect",
     /// The answer takes seconds.
     SlowAnswer "slow-answer",
+    /// An answer, or a view, comes a second time later.
+    RepeatedAnswer "repeated-answer",
     /// A permission is missing for a while.
     Denied "denied",
+    /// The permission for one kind of call is missing for a while.
+    DeniedCall "denied-call",
+    /// One kind of call is throttled nearly always, for a while.
+    ThrottleStorm "throttle-storm",
     /// EC2 refuses for a limit that the table does not know.
     LimitReached "limit-reached",
     /// Others take the subnet's free addresses for a while.
     SubnetFull "subnet-full",
+    /// Others take single addresses all over the subnet: no block is left for a prefix.
+    SubnetFragmented "subnet-fragmented",
     /// Devices appear late.
     SlowAttach "slow-attach",
+    /// EC2 stays at attaching for many minutes.
+    StuckAttach "stuck-attach",
+    /// EC2 says attached, and the device comes up much later.
+    LinkLate "link-late",
     /// The daemon dies at a random moment.
     Crash "crash",
     /// The daemon dies between two actions of one event.
@@ -49,6 +61,10 @@ faults! {
     CrashBetweenFiles "crash-between-files",
     /// Checkpoints cannot be written for a while.
     WriteFailure "write-failure",
+    /// Checkpoints cannot be written for a long time.
+    DiskFull "disk-full",
+    /// The node's clock is set forth or back.
+    ClockJump "clock-jump",
     /// A plugin is killed.
     PluginKilled "plugin-killed",
     /// A plugin stalls after the reply.
@@ -65,6 +81,10 @@ faults! {
     Reboot "reboot",
     /// The side file is lost while the daemon is down.
     SideFileLost "side-file-lost",
+    /// The side file is damaged while the daemon is down.
+    SideFileDamaged "side-file-damaged",
+    /// The reference daemon serves the node for a while.
+    ReferenceRan "reference-ran",
     /// `ipam.json` is damaged while the daemon is down.
     FilesDamaged "files-damaged",
     /// Somebody else changes our ENIs.

@@ -129,8 +129,11 @@ fn i2_granted_addresses_have_rested(world: &World, key: Option<&IpamKey>, addres
 
 fn i2_granted_addresses_show_no_foreign_life(world: &World, key: &IpamKey, address: Ipv4Addr) -> Result<(), String> {
     let route = world.kernel.routes.get(&address);
-    let alias = route.and_then(|device| world.kernel.veths.get(device));
-    let own = alias.is_some_and(|alias| alias == key.container_id());
+    let alias = route
+        .and_then(|device| world.kernel.veths.get(device))
+        .cloned()
+        .flatten();
+    let own = alias.as_ref().is_some_and(|alias| alias == key.container_id());
     if own || !world.kernel.has_life(address) {
         return Ok(());
     }

@@ -10,8 +10,8 @@ use vpc_types::{EniId, MacAddress};
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Kernel {
     pub(crate) links: BTreeMap<EniId, MacAddress>,
-    /// Host veth → container id of the sandbox it belongs to.
-    pub(crate) veths: BTreeMap<String, String>,
+    /// Host veth → container id of the sandbox it belongs to; the reference's veths have no such mark.
+    pub(crate) veths: BTreeMap<String, Option<String>>,
     pub(crate) routes: BTreeMap<Ipv4Addr, String>,
     pub(crate) rules: BTreeMap<Ipv4Addr, usize>,
     /// ENIs whose table and rule are there.
@@ -24,14 +24,14 @@ impl Kernel {
         self.routes.retain(|_, device| device != name);
     }
 
-    /// The network namespace of a container is gone, and its veths with it.
-    pub(crate) fn kill_sandbox(&mut self, container: &str) {
-        let names: Vec<String> = self
-            .veths
-            .iter()
-            .filter(|(_, alias)| *alias == container)
-            .map(|(name, _)| name.clone())
-            .collect();
+    /// The network namespace of a container is gone, and its veths with it: those with its mark, and this one if it has
+    /// none.
+    pub(crate) fn kill_sandbox(&mut self, container: &str, veth: &str) {
+        let dies = |(name, alias): &(&String, &Option<String>)| match alias {
+            Some(alias) => alias == container,
+            None => *name == veth,
+        };
+        let names: Vec<String> = self.veths.iter().filter(dies).map(|(name, _)| name.clone()).collect();
         names.iter().for_each(|name| self.delete_veth(name));
     }
 
@@ -57,8 +57,16 @@ impl Kernel {
 
     /// Removes rules and route, unless the route leads to somebody else's veth.
     pub(crate) fn clear(&mut self, address: Ipv4Addr, owner: Option<&Owner>) {
-        let foreign = self.routes.get(&address).and_then(|device| self.veths.get(device));
-        let foreign = foreign.is_some_and(|alias| owner.is_none_or(|owner| owner.container_id != *alias));
+        let device = self.routes.get(&address);
+        let alias = device.and_then(|device| Some((device, self.veths.get(device)?)));
+        let foreign = alias.is_some_and(|(device, alias)| {
+            let own = |owner: &Owner| {
+                alias
+                    .as_ref()
+                    .map_or(owner.host_veth == *device, |alias| owner.container_id == *alias)
+            };
+            !owner.is_some_and(own)
+        });
         if !foreign {
             self.routes.remove(&address);
             self.rules.remove(&address);

@@ -15,6 +15,7 @@ mod invariant;
 mod kernel;
 mod mishap;
 mod names;
+mod outage;
 mod plugin;
 mod queue;
 mod region;
@@ -22,6 +23,7 @@ mod run;
 mod sandbox;
 mod scenario;
 mod shrink;
+mod stored;
 mod world;
 
 pub use coverage::Coverage;

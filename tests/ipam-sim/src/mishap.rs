@@ -3,7 +3,6 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipam_core::StoredFiles;
 use vpc_sim::model::request::{
     AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface, DetachMode,
     DetachNetworkInterface, Ipv4Request, UnassignPrivateIpAddresses,
@@ -12,7 +11,7 @@ use vpc_types::{DeviceNumber, EniId};
 
 use crate::fault::Fault;
 use crate::queue::Happening;
-use crate::sandbox::{Netns, Phase, Record};
+use crate::sandbox::{Netns, Phase};
 use crate::world::{Weather, World};
 
 /// Tag of the ENI that holds the addresses that others took.
@@ -28,18 +27,15 @@ impl World {
         if self.core.is_some() && self.strikes(Fault::Crash) {
             self.crash();
         }
-        if !self.disk_broken && self.strikes(Fault::WriteFailure) {
-            self.disk_broken = true;
-            let heal = self.luck.millis(500, 20_000);
-            self.after(heal, Happening::DiskHealed);
-        }
-        if !self.denied && self.strikes(Fault::Denied) {
-            self.denied = true;
-            let back = self.luck.millis(1_000, 60_000);
-            self.after(back, Happening::PermissionsBack);
+        self.begin_outages();
+        if self.strikes(Fault::ClockJump) {
+            self.jump_clock();
         }
         if self.strikes(Fault::SubnetFull) {
             self.fill_subnet();
+        }
+        if self.strikes(Fault::SubnetFragmented) {
+            self.fragment_subnet();
         }
         if self.strikes_rarely(Fault::Reboot) {
             self.reboot();
@@ -68,6 +64,32 @@ impl World {
         self.after(back, Happening::SubnetFreed);
     }
 
+    /// Others take one address of each block of sixteen: many are left, and none of them for a prefix.
+    fn fragment_subnet(&mut self) {
+        let Some(subnet) = self.ec2.subnet(&self.subnet) else {
+            return;
+        };
+        let cidr = subnet.cidr;
+        let blocks = cidr.subnets(28).expect("a subnet is not smaller than its blocks");
+        let mut taken: Vec<Ipv4Addr> = Vec::new();
+        for block in blocks {
+            let first = u32::from(block.network());
+            let address = Ipv4Addr::from(first + self.luck.number(0, 15));
+            if subnet.is_free(address) {
+                taken.push(address);
+            }
+        }
+        let Some(primary) = taken.pop() else { return };
+        let mut request = CreateNetworkInterface::new(self.subnet.clone());
+        request.description = OTHERS.to_owned();
+        request.primary = Some(primary);
+        request.ipv4 = (!taken.is_empty()).then_some(Ipv4Request::Addresses(taken));
+        let done = self.ec2.call_directly(self.now, &request).is_ok();
+        self.note(|| format!("others take an address of each block: {done}"));
+        let back = self.luck.millis(60_000, 1_800_000);
+        self.after(back, Happening::SubnetFreed);
+    }
+
     pub(crate) fn free_subnet(&mut self) {
         let theirs: Vec<EniId> = self
             .ec2
@@ -89,7 +111,7 @@ impl World {
         self.boots += 1;
         self.memory_lost_at = Some(self.now);
         self.booted_at = self.now;
-        self.disk = StoredFiles::default();
+        self.lose_files();
         self.open_requests.clear();
         self.plugins.clear();
         self.cleared_at.clear();
@@ -104,24 +126,6 @@ impl World {
             ..Default::default()
         };
         self.after(Duration::from_secs(20), Happening::Start);
-    }
-
-    /// What may befall the files while the daemon is down.
-    pub(crate) fn damage_files(&mut self) {
-        if self.disk.side_file.is_some() && self.strikes(Fault::SideFileLost) {
-            self.disk.side_file = None;
-            self.memory_lost_at = Some(self.now);
-        }
-        if self.disk.ipam_json.is_some() && self.strikes(Fault::FilesDamaged) {
-            self.disk.ipam_json = Some(b"{\"version\":".to_vec());
-        }
-    }
-
-    /// The daemon starts without knowing its leases.
-    pub(crate) fn forget_leases(&mut self) {
-        self.sandboxes
-            .values_mut()
-            .for_each(|sandbox| sandbox.record = Record::Lost);
     }
 
     fn foreign_edit(&mut self) {

@@ -187,7 +187,7 @@ impl World {
         };
         let (veth, netns) = (sandbox.veth.clone(), sandbox.netns);
         let container = plugin.key.container_id();
-        if self.kernel.veths.values().any(|alias| alias == container) {
+        if self.kernel.veths.values().flatten().any(|alias| alias == container) {
             // A repeat for a sandbox that is wired already: an error that touches nothing.
             self.coverage.hit("plugin", "touched-nothing");
             self.kill_plugin(pid);
@@ -202,7 +202,7 @@ impl World {
         }
         // An equal name without this alias is the veth of the pod's former sandbox.
         self.kernel.delete_veth(&veth);
-        self.kernel.veths.insert(veth, container.to_owned());
+        self.kernel.veths.insert(veth, Some(container.to_owned()));
         self.kernel_changed();
         let delay = self.pace.millis(0, 2);
         self.plan_plugin(pid, PluginStep::MakeRoutes, delay);
@@ -242,7 +242,9 @@ impl World {
         if let Some(grant) = plugin.grant {
             self.clear_own(&plugin.key, grant.address);
         }
-        self.kernel.kill_sandbox(plugin.key.container_id());
+        let veth = self.sandboxes.get(&plugin.key).map(|one| one.veth.clone());
+        self.kernel
+            .kill_sandbox(plugin.key.container_id(), &veth.unwrap_or_default());
         self.kernel_changed();
         self.kill_plugin(pid);
         if self.core.is_some() {

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipam_core::{BootTime, Checkpoint, Event, OpId, Outcome, ReqId, Scope, Work};
-use vpc_types::IpamKey;
+use vpc_types::{EniId, IpamKey};
+
+use crate::outage::Outage;
 
 /// Counts lives of the daemon: what belongs to a dead one is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -56,18 +58,20 @@ pub(crate) enum Happening {
     Runtime { key: IpamKey, chore: Chore },
     /// The daemon starts.
     Start,
+    /// The reference daemon that served the node meanwhile goes.
+    ReferenceEnds,
     /// Users do something.
     Users,
     /// Bad luck.
     Mishap,
     /// Others give the subnet's addresses back.
     SubnetFreed,
-    /// The disk can be written again.
-    DiskHealed,
-    /// Permissions are back.
-    PermissionsBack,
+    /// A condition has passed.
+    OutageOver(Outage),
+    /// The device of an attached ENI comes up at last.
+    LinkAppears { eni: EniId },
     /// Somebody gives back the address that somebody took off our ENI.
-    ForeignRegret { eni: vpc_types::EniId, address: Ipv4Addr },
+    ForeignRegret { eni: EniId, address: Ipv4Addr },
 }
 
 /// Where a plugin stands.

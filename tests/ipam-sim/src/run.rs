@@ -165,8 +165,7 @@ impl Runner {
         }
         world.note(|| "fair weather".to_owned());
         world.weather = Weather::Fair;
-        world.disk_broken = false;
-        world.denied = false;
+        world.outages.clear();
         world.scenario.throttle = vpc_sim::model::Throttle::Off;
         world.ec2.settings_mut().throttle = vpc_sim::model::Throttle::Off;
         world.free_subnet();

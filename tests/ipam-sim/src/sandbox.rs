@@ -257,8 +257,9 @@ impl World {
             return;
         };
         sandbox.netns = Netns::Dead;
+        let veth = sandbox.veth.clone();
         self.note(|| format!("namespace of {key} dies"));
-        self.kernel.kill_sandbox(key.container_id());
+        self.kernel.kill_sandbox(key.container_id(), &veth);
         self.kernel_changed();
     }
 

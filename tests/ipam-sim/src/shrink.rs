@@ -104,7 +104,7 @@ impl Search {
 }
 
 /// What makes two failures the same one: the invariant and the words of its text, without addresses and numbers.
-fn kind(text: &str) -> String {
+pub(crate) fn kind(text: &str) -> String {
     let mut words = text.split_whitespace();
     let first = words.next().unwrap_or_default();
     let is_word = |word: &&str| word.contains(".rs:") || !word.contains(|c: char| c.is_ascii_digit());

@@ -13,6 +13,7 @@ use crate::dice::Dice;
 use crate::fate::{Fate, Origin};
 use crate::fault::Fault;
 use crate::kernel::Kernel;
+use crate::outage::Outage;
 use crate::plugin::Plugin;
 use crate::queue::{Happening, Life, Pid, Queue};
 use crate::region::Region;
@@ -21,7 +22,7 @@ use crate::sandbox::Sandbox;
 use crate::scenario::Scenario;
 
 /// Wall-clock time at the start of a run: any moment of this century.
-const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+pub(crate) const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 /// Happenings kept for the report of a violation.
 const LOG_LEN: usize = 20_000;
 
@@ -64,8 +65,12 @@ pub(crate) struct World {
     pub(crate) primary_mac: MacAddress,
     pub(crate) kernel: Kernel,
     pub(crate) disk: StoredFiles,
-    pub(crate) disk_broken: bool,
-    pub(crate) denied: bool,
+    /// Conditions that last.
+    pub(crate) outages: BTreeSet<Outage>,
+    /// What the node's clock showed at the start of the run, had it always gone as it goes now.
+    pub(crate) epoch: Duration,
+    /// Whether the reference daemon serves this node while ours is down.
+    pub(crate) reference_runs: bool,
     pub(crate) core: Option<Core>,
     pub(crate) life: Life,
     pub(crate) alarm: Option<Duration>,
@@ -122,8 +127,9 @@ impl World {
             primary_mac,
             kernel: Kernel::default(),
             disk: StoredFiles::default(),
-            disk_broken: false,
-            denied: false,
+            outages: BTreeSet::new(),
+            epoch: EPOCH,
+            reference_runs: false,
             core: None,
             life: Life::default(),
             alarm: None,
@@ -156,7 +162,7 @@ impl World {
     pub(crate) fn both_times(&self) -> Now {
         Now {
             boot: self.boot_time(),
-            wall: WallTime(EPOCH + self.now),
+            wall: WallTime(self.epoch + self.now),
         }
     }
 
@@ -267,11 +273,12 @@ impl World {
             Happening::HangUp { .. } => {}
             Happening::Runtime { key, chore } => self.runtime_chore(&key, chore),
             Happening::Start => self.start_daemon(),
+            Happening::ReferenceEnds => self.end_of_reference(),
             Happening::Users => self.users_act(),
             Happening::Mishap => self.mishap(),
             Happening::SubnetFreed => self.free_subnet(),
-            Happening::DiskHealed => self.disk_broken = false,
-            Happening::PermissionsBack => self.denied = false,
+            Happening::OutageOver(outage) => drop(self.outages.remove(&outage)),
+            Happening::LinkAppears { eni } => self.link_appears(&eni),
             Happening::ForeignRegret { eni, address } => self.foreign_regret(&eni, address),
         }
     }
@@ -281,8 +288,13 @@ impl World {
         for change in self.ec2.drain_changes() {
             let event = match change {
                 Change::Attached { eni, instance, .. } if instance == self.instance => {
-                    self.kernel.links.insert(eni.id.clone(), eni.mac);
-                    ipam_core::Event::LinkAppeared { mac: eni.mac }
+                    if self.strikes(Fault::LinkLate) {
+                        let late = self.luck.millis(2_000, 900_000);
+                        self.after(late, Happening::LinkAppears { eni: eni.id.clone() });
+                    } else {
+                        self.link_appears(&eni.id);
+                    }
+                    continue;
                 }
                 Change::Detached { eni, instance } if instance == self.instance => {
                     let Some(mac) = self.kernel.links.get(&eni).copied() else {
@@ -303,6 +315,17 @@ impl World {
             self.note(|| format!("link {event:?}"));
             self.tell(event);
         }
+    }
+
+    /// The device of an ENI comes up, if it is still plugged.
+    fn link_appears(&mut self, id: &EniId) {
+        let Some(eni) = self.ec2.eni(id).filter(|eni| self.ec2.is_plugged(eni)) else {
+            return;
+        };
+        let mac = eni.mac;
+        self.kernel.links.insert(id.clone(), mac);
+        self.note(|| format!("link of {id}"));
+        self.tell(ipam_core::Event::LinkAppeared { mac });
     }
 
     /// Queues an event for the core that lives now.
