@@ -226,8 +226,8 @@ impl Core {
         let generation = self.outbox.generation();
         for lease in leases {
             let row = rows.iter().find(|row| row.address == lease.address);
-            let age = Self::wall_age(lease.granted_at, now.wall);
-            let since = row.map_or_else(|| BootTime(now.boot.0.saturating_sub(age)), |row| row.since);
+            // The clock may have been set since the grant, so its age is not known: its plugin may still be at work.
+            let since = row.map_or(now.boot, |row| row.since);
             let home = self.pool.find_home(lease.address).map(|eni| (eni.device, eni.table()));
             let draining = row.is_some_and(|row| row.state == LeaseState::Draining);
             let state = match home {

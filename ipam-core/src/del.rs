@@ -149,6 +149,10 @@ impl Core {
     pub(crate) fn end_rests(&mut self, now: BootTime) {
         let unrested = defective!(self, NoCooldown);
         self.resting_elsewhere.retain(|_, until| *until > now);
+        if self.rest_unknown.is_some() {
+            // Another run may have given some of them back to EC2: a view that can be believed has to show them first.
+            return;
+        }
         for (_, state) in self.pool.enis.values_mut().flat_map(crate::eni::Eni::addresses_mut) {
             if let AddressState::Cooling { until, .. } = state
                 && (*until <= now || unrested)

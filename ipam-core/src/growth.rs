@@ -28,7 +28,9 @@ impl Core {
             self.first_fill &= !self.seen_ec2;
             return;
         }
-        let may = self.seen_ec2 && self.config.provisioning == Provisioning::Full;
+        // After a run that our files know nothing of, what the ENIs hold is not known before a view that can be believed.
+        let known = self.seen_ec2 && self.rest_unknown.is_none();
+        let may = known && self.config.provisioning == Provisioning::Full;
         if may && self.growth_is_due(now.boot) {
             let left = self.grow_on_enis(missing, now.boot);
             self.grow_by_enis(left, now);

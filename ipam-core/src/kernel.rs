@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use vpc_types::{IpamKey, host_veth_name};
 
+use crate::BootTime;
 use crate::action::{Action, Note};
 use crate::address::AddressState;
 use crate::config::Timers;
@@ -13,7 +14,6 @@ use crate::core::Core;
 use crate::event::{KernelView, Signs};
 use crate::lease::{Lease, LeaseState};
 use crate::mutant::defective;
-use crate::{BootTime, WallTime};
 
 /// What a dump says about the sandbox of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -192,11 +192,6 @@ impl Core {
             return;
         }
         self.clearing.entry(address).or_default();
-    }
-
-    /// Age of a lease granted at `granted_at`, by the wall clock; zero if that lies ahead.
-    pub(crate) fn wall_age(granted_at: WallTime, now: WallTime) -> std::time::Duration {
-        now.0.saturating_sub(granted_at.0)
     }
 }
 

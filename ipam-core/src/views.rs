@@ -405,7 +405,8 @@ impl Core {
     /// Detached ENIs with our tag: what a run without files left behind half-made.
     fn own_available_viewed(&mut self, view: &Ec2View, now: Now) {
         let timers = self.config.timers;
-        self.half_made.retain(|id, _| view.enis.iter().any(|fact| fact.id == *id));
+        self.half_made
+            .retain(|id, _| view.enis.iter().any(|fact| fact.id == *id));
         for fact in view
             .enis
             .iter()

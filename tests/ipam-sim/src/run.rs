@@ -169,7 +169,8 @@ impl Runner {
         world.scenario.throttle = vpc_sim::model::Throttle::Off;
         world.ec2.settings_mut().throttle = vpc_sim::model::Throttle::Off;
         world.free_subnet();
-        self.settle(Duration::from_secs(900));
+        // Longer than any outage, restart or attach that the foul weather began.
+        self.settle(Duration::from_secs(3_600));
         self.probe();
         self.end_half();
         // Peaks fall, ENIs idle and go, one after the other.
