@@ -337,14 +337,14 @@ impl World {
     }
 }
 
-fn asked(want: Want) -> Ipv4Request {
+pub(crate) fn asked(want: Want) -> Ipv4Request {
     match want {
         Want::Addresses(count) => Ipv4Request::Count(u32::from(count)),
         Want::Prefixes(count) => Ipv4Request::PrefixCount(u32::from(count)),
     }
 }
 
-fn release(eni: &EniId, allocations: &BTreeSet<Allocation>) -> UnassignPrivateIpAddresses {
+pub(crate) fn release(eni: &EniId, allocations: &BTreeSet<Allocation>) -> UnassignPrivateIpAddresses {
     let (mut addresses, mut prefixes) = (Vec::new(), Vec::new());
     for allocation in allocations {
         match allocation {
@@ -368,7 +368,7 @@ fn outcome<T>(answer: Answer<T>, applied: impl FnOnce(T) -> Applied) -> (Duratio
     (answer.latency, outcome)
 }
 
-fn class(error: &Ec2Error) -> Refusal {
+pub(crate) fn class(error: &Ec2Error) -> Refusal {
     let hidden = |text| error.code == ErrorCode::InvalidParameterValue && error.message.contains(text);
     if hidden("currently in use") || hidden("already has an interface") {
         return Refusal::Conflict;
@@ -396,7 +396,7 @@ fn class(error: &Ec2Error) -> Refusal {
 }
 
 /// An ENI as the daemon reads it from an answer.
-fn fact(eni: &model::Eni, instance: &vpc_types::InstanceId) -> EniFact {
+pub(crate) fn fact(eni: &model::Eni, instance: &vpc_types::InstanceId) -> EniFact {
     let tie = eni.attachment.as_ref().filter(|tie| tie.instance == *instance);
     let role = match tie {
         Some(tie) if tie.is_primary() => EniRole::Primary,

@@ -11,6 +11,7 @@ mod dice;
 mod ec2;
 mod fate;
 mod fault;
+pub mod fleet;
 mod invariant;
 mod kernel;
 mod mishap;

@@ -1,0 +1,5 @@
+//! `ipam-fleet`: see [`ipam_sim::fleet::cli`].
+
+fn main() -> anyhow::Result<std::process::ExitCode> {
+    ipam_sim::fleet::cli::main()
+}
