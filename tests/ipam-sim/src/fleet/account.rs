@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vpc_sim::model::request::{AttachNetworkInterface, CreateNetworkInterface, Ipv4Request};
+use vpc_sim::model::request::{AttachNetworkInterface, CreateNetworkInterface, DescribeSubnets, Ipv4Request, Query};
 use vpc_sim::model::{
     Action, AllocationPolicy, Delay, Ec2Error, ErrorCode, InstanceSpec, Model, Operation, Settings, SubnetSpec,
     Throttle,
@@ -19,6 +19,14 @@ use super::plan::{Launch, Plan};
 const DEVICE_LAG: Duration = Duration::from_millis(1_500);
 /// Deviation of the logarithm of latencies: one call in a hundred takes twice the median.
 const DEVIATION: f64 = 0.3;
+
+/// The zone of all nodes.
+const ZONE: &str = "us-east-1a";
+/// Lets a subnet hold ENIs of nodes that started in another one.
+const ROLE_TAG: &str = "kubernetes.io/role/cni";
+
+/// One subnet of a description: id, free addresses, tags.
+pub(crate) type SubnetReading = (SubnetId, u32, BTreeMap<String, String>);
 
 /// Accepted and throttled calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,11 +106,11 @@ impl Account {
             .iter()
             .map(|range| SubnetSpec {
                 vpc: vpc.clone(),
-                zone: "us-east-1a".to_owned(),
+                zone: ZONE.to_owned(),
                 cidr: ipnet::Ipv4Net::new(range.network(), plan.subnets.prefix).expect("a plan's prefix is legal"),
                 ipv6_cidr: None,
                 policy: AllocationPolicy::Random,
-                tags: BTreeMap::new(),
+                tags: [(ROLE_TAG.to_owned(), "1".to_owned())].into(),
             })
             .map(|spec| model.add_subnet(spec).expect("one subnet per range"))
             .collect();
@@ -186,6 +194,17 @@ impl Account {
     /// Calls that had an effect, since the start.
     pub(crate) fn accepted(&self) -> u64 {
         self.model.counters().iter().map(|(_, count)| count.accepted).sum()
+    }
+
+    /// The subnets of the nodes' zone: id, free addresses, tags.
+    pub(crate) fn subnets_of_zone(&mut self, now: Duration) -> (Duration, Result<Vec<SubnetReading>, Ec2Error>) {
+        let request = DescribeSubnets::from(Query::filtered("availability-zone", ZONE));
+        let (latency, result) = self.call(now, &request);
+        let readings = result.map(|page| {
+            let subnets = page.items.into_iter();
+            subnets.map(|subnet| (subnet.id.clone(), subnet.available(), subnet.tags.clone())).collect()
+        });
+        (latency, readings)
     }
 
     /// Counts since the start.

@@ -27,7 +27,7 @@ pub(crate) struct Ours {
     pub(crate) core: Core,
     pub(crate) alarm: Option<Duration>,
     pub(crate) knowledge: Knowledge,
-    /// Pods that the core was last told of.
+    /// Bound pods that the core was last told of.
     pub(crate) told: u32,
 }
 
@@ -43,8 +43,8 @@ pub(crate) struct Node {
     pub(crate) pods: BTreeSet<PodId>,
     /// Pods whose ADD failed and is repeated, with the moment that counts the repetitions.
     pub(crate) retrying: BTreeMap<PodId, Duration>,
-    /// ENIs whose device the core was told of.
-    pub(crate) booted_at: Duration,
+    /// Pods without address whose ADD is not under way.
+    pub(crate) bound: u32,
 }
 
 /// How far a pod is.

@@ -4,23 +4,23 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipam_core::{
-    Action, Applied, BootTime, Core, CoreConfig, Ec2View, Event, NodeFacts, Now, OpId, OpOutcome, Outcome, Refusal,
-    ReqId, Scope, Timers, WallTime, Work,
+    Action, Applied, BootTime, Core, CoreConfig, Ec2View, Event, NodeFacts, Now, OpId, OpOutcome, Outcome, Provisioning, Refusal,
+    ReqId, Scope, StartMode, SubnetChoice, SubnetFact, SubnetsView, Timers, TrunkSlot, ViewSource, WallTime, Work,
 };
 use vpc_sim::model::request::{
     AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface,
-    DescribeNetworkInterfaces, DetachMode, DetachNetworkInterface, EniAttribute, Filter, Ipv4Request,
-    ModifyNetworkInterfaceAttribute, Query, UnassignPrivateIpAddresses,
+    DescribeNetworkInterfaces, DetachMode, DetachNetworkInterface, EniAttribute, Filter, 
+    ModifyNetworkInterfaceAttribute, Query,
 };
 use vpc_sim::model::{self, Ec2Error};
 use vpc_types::{Allocation, InstanceLimits, IpamKey, PodName, VethPrefix, host_veth_name};
 
-use super::node::{Agent, Ours};
+use super::node::{Agent, Ours, PodState};
 use super::plan::{Knowledge, Plan};
 use super::queue::{Happening, NodeId, PodId};
 use super::targets;
 use super::world::Fleet;
-use crate::ec2::{class, fact};
+use crate::ec2::{asked, class, fact, release};
 
 /// Writing both files of a checkpoint.
 const DISK: Duration = Duration::from_millis(1);
@@ -67,8 +67,15 @@ pub(crate) fn veth(pod: PodId, attempt: u32) -> String {
 fn core_config(plan: &Plan, fleet: &Fleet, node: NodeId) -> CoreConfig {
     let limits = InstanceLimits::of(plan.instance_type).expect("plans name known types");
     let node_state = &fleet.nodes[node.0];
+    let primary = fleet.account.model.enis_of(&node_state.instance).next();
     CoreConfig {
         target: targets::warm_target(plan.policy.targets, plan.policy.mode),
+        mode: targets::mode(plan.policy.mode, &limits),
+        provisioning: Provisioning::Full,
+        subnets: SubnetChoice::ByTag,
+        leak_sweep: plan.leak_sweep,
+        start: StartMode::Normal,
+        cluster: None,
         timers: Timers::default(),
         node: NodeFacts {
             instance: node_state.instance.clone(),
@@ -76,6 +83,10 @@ fn core_config(plan: &Plan, fleet: &Fleet, node: NodeId) -> CoreConfig {
             subnet: node_state.subnet.clone(),
             max_enis: limits.enis_on_default_card(),
             slots_per_eni: limits.ipv4_per_eni - 1,
+            groups: primary.map(|eni| eni.groups.iter().cloned().collect()).unwrap_or_default(),
+            trunk: TrunkSlot::NotWanted,
+            max_pods: Some(plan.max_pods),
+            cluster_nodes: Some(plan.nodes),
         },
         veth_prefix: VethPrefix::default(),
         max_waiting: 1_000,
@@ -188,13 +199,22 @@ impl Fleet {
                 self.tell(node, KERNEL, Event::KernelChanged);
                 self.pod_served(pod, grant.address);
             }
-            Outcome::Refused(_) => self.after(REFUSED, Happening::PodAdds(pod)),
+            Outcome::Refused(_) => self.refused(pod),
             Outcome::Deleted(_) | Outcome::UnknownPod => {
                 self.after(KERNEL, Happening::SandboxGone(pod, veth(pod, attempt)));
                 self.pod_ended(pod);
             }
             Outcome::NotCleared { .. } => unreachable!("nothing goes wrong in this kernel"),
         }
+    }
+
+    /// The kubelet makes a new sandbox soon; until then the pod is only bound.
+    fn refused(&mut self, pod: PodId) {
+        let node = self.pods[pod.0].node;
+        self.pods[pod.0].state = PodState::Bound;
+        self.nodes[node.0].bound += 1;
+        self.tell_demand(node);
+        self.after(REFUSED, Happening::PodAdds(pod));
     }
 
     fn clear(&mut self, node: NodeId, address: Ipv4Addr) {
@@ -215,6 +235,7 @@ impl Fleet {
             Work::CreateEni { .. }
             | Work::Attach { .. }
             | Work::DeleteOnTermination { .. }
+            | Work::SetGroups { .. }
             | Work::AllocateAddresses { .. }
             | Work::ReleaseAddresses { .. }
             | Work::Detach { .. }
@@ -231,11 +252,13 @@ impl Fleet {
             Work::CreateEni {
                 token,
                 subnet,
-                addresses,
+                groups,
+                want,
                 requested_at,
             } => {
                 let mut request = CreateNetworkInterface::new(subnet.clone());
-                request.ipv4 = (*addresses > 0).then(|| Ipv4Request::Count(u32::from(*addresses)));
+                request.groups = groups.iter().cloned().collect();
+                request.ipv4 = (want.slots() > 0).then(|| asked(*want));
                 request.client_token = Some(token.clone());
                 request.tags = [
                     (INSTANCE_TAG.to_owned(), instance.to_string()),
@@ -255,6 +278,13 @@ impl Fleet {
                 };
                 outcome(account.attach(now, &request), Applied::Attached)
             }
+            Work::SetGroups { eni, groups } => {
+                let request = ModifyNetworkInterfaceAttribute {
+                    eni: eni.clone(),
+                    attribute: EniAttribute::Groups(groups.iter().cloned().collect()),
+                };
+                outcome(account.call(now, &request), |()| Applied::Done)
+            }
             Work::DeleteOnTermination { eni, attachment } => {
                 let attribute = EniAttribute::OnTermination(attachment.clone(), model::OnTermination::Delete);
                 let request = ModifyNetworkInterfaceAttribute {
@@ -263,19 +293,14 @@ impl Fleet {
                 };
                 outcome(account.call(now, &request), |()| Applied::Done)
             }
-            Work::AllocateAddresses { eni, count } => {
-                let request = AssignPrivateIpAddresses::new(eni.clone(), Ipv4Request::Count(u32::from(*count)));
+            Work::AllocateAddresses { eni, want } => {
+                let request = AssignPrivateIpAddresses::new(eni.clone(), asked(*want));
                 outcome(account.call(now, &request), |assigned| {
                     Applied::Allocated(allocations(assigned))
                 })
             }
             Work::ReleaseAddresses { eni, allocations } => {
-                let request = UnassignPrivateIpAddresses {
-                    eni: eni.clone(),
-                    addresses: singles(allocations),
-                    prefixes: prefixes(allocations),
-                };
-                outcome(account.call(now, &request), |()| Applied::Done)
+                outcome(account.call(now, &release(eni, allocations)), |()| Applied::Done)
             }
             Work::Detach { attachment, .. } => {
                 let request = DetachNetworkInterface {
@@ -304,6 +329,11 @@ impl Fleet {
                 Filter::new(&format!("tag:{INSTANCE_TAG}"), instance.as_str()),
                 Filter::new("status", "available"),
             ],
+            Scope::Leaked => vec![
+                Filter::new("tag-key", INSTANCE_TAG),
+                Filter::new("status", "available"),
+            ],
+            Scope::Subnets => return self.describe_subnets(node),
         };
         let request = DescribeNetworkInterfaces::from(Query {
             filters,
@@ -314,26 +344,47 @@ impl Fleet {
             Ok(page) => Event::Ec2Viewed(Ec2View {
                 started_at,
                 scope,
+                source: ViewSource::Ec2,
                 enis: page.items.iter().map(|eni| fact(eni, &instance)).collect(),
             }),
-            Err(error) => Event::DescribeFailed {
-                scope,
-                refusal: class(&error),
-            },
+            Err(error) => describe_failed(scope, &error),
         };
         self.tell(node, latency, event);
     }
 
-    /// Whether a node's core knows of pods before their ADD, and how many it has: told when it changes.
+    fn describe_subnets(&mut self, node: NodeId) {
+        let started_at = BootTime(self.now);
+        let (latency, result) = self.account.subnets_of_zone(self.now);
+        let event = match result {
+            Ok(subnets) => {
+                let facts = subnets.into_iter().map(|(id, free, tags)| SubnetFact { id, free, tags });
+                Event::SubnetsViewed(SubnetsView {
+                    started_at,
+                    subnets: facts.collect(),
+                })
+            }
+            Err(error) => describe_failed(Scope::Subnets, &error),
+        };
+        self.tell(node, latency, event);
+    }
+
+    /// Tells a core that knows of bound pods how many have no address and no ADD under way, when that changed.
     pub(crate) fn tell_demand(&mut self, node: NodeId) {
-        let count = self.nodes[node.0].count();
+        let bound = self.nodes[node.0].bound;
         let Agent::Ours(ours) = &mut self.nodes[node.0].agent else {
             return;
         };
-        if ours.knowledge == Knowledge::Binding && ours.told != count {
-            ours.told = count;
-            targets::tell(self, node, count);
+        if ours.knowledge == Knowledge::Binding && ours.told != bound {
+            ours.told = bound;
+            self.deliver(node, Event::Demand { pods: bound });
         }
+    }
+}
+
+fn describe_failed(scope: Scope, error: &Ec2Error) -> Event {
+    Event::DescribeFailed {
+        scope,
+        refusal: class(error),
     }
 }
 
@@ -353,20 +404,4 @@ fn allocations(assigned: model::AssignedIpv4) -> Vec<Allocation> {
     singles
         .chain(assigned.prefixes.into_iter().map(Allocation::Prefix))
         .collect()
-}
-
-fn singles(allocations: &std::collections::BTreeSet<Allocation>) -> Vec<Ipv4Addr> {
-    let singles = allocations.iter().filter_map(|one| match one {
-        Allocation::Ip(address) => Some(*address),
-        Allocation::Prefix(_) => None,
-    });
-    singles.collect()
-}
-
-fn prefixes(allocations: &std::collections::BTreeSet<Allocation>) -> Vec<vpc_types::Prefix28> {
-    let prefixes = allocations.iter().filter_map(|one| match one {
-        Allocation::Ip(_) => None,
-        Allocation::Prefix(prefix) => Some(*prefix),
-    });
-    prefixes.collect()
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ipam_core::LeakSweep;
+
 /// The targets as their variables are set; `None` is unset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
 pub struct Targets {
@@ -234,6 +236,8 @@ pub struct Plan {
     pub subnets: Subnets,
     /// What nodes start with.
     pub launch: Launch,
+    /// Whether our nodes look for left-over ENIs.
+    pub leak_sweep: LeakSweep,
     /// Not measured.
     pub warm_up: Duration,
     /// Measured.
@@ -253,6 +257,7 @@ impl Plan {
             workload,
             subnets: Subnets::AMPLE,
             launch: Launch::Plain,
+            leak_sweep: LeakSweep::Off,
             warm_up: Duration::from_secs(900),
             span: Duration::from_secs(600),
         }

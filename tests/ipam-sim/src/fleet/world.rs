@@ -70,7 +70,7 @@ impl Fleet {
                 kernel: Kernel::default(),
                 pods: Default::default(),
                 retrying: Default::default(),
-                booted_at: Duration::ZERO,
+                bound: 0,
             });
         }
         let mut fleet = Self {
@@ -136,7 +136,6 @@ impl Fleet {
     }
 
     fn start(&mut self, node: NodeId) {
-        self.nodes[node.0].booted_at = self.now;
         match self.plan.policy.program {
             Program::Ours(knowledge) => self.start_ours(node, knowledge),
             Program::Reference => self.start_reference(node),
@@ -150,7 +149,7 @@ impl Fleet {
         let seed = self.plan.seed ^ (node.0 as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut manager = Manager::new(
             self.plan.policy,
-            (one.instance.clone(), one.subnet.clone()),
+            one.instance.clone(),
             (&limits, self.plan.max_pods),
             seed,
         );
@@ -203,6 +202,7 @@ impl Fleet {
             unwanted: false,
         });
         self.nodes[node.0].pods.insert(pod);
+        self.nodes[node.0].bound += 1;
         let lead = match self.plan.workload {
             Workload::Burst { .. } => workload::LEAD,
             Workload::Churn { .. }
@@ -220,13 +220,16 @@ impl Fleet {
 
     fn add(&mut self, pod: PodId) {
         let one = &mut self.pods[pod.0];
+        let node = one.node;
         if one.unwanted {
+            let was = one.state;
+            self.unbind(node, was);
             self.pod_ended(pod);
             return;
         }
         one.first_add.get_or_insert(self.now);
-        one.state = PodState::Asking;
-        let node = one.node;
+        let was = std::mem::replace(&mut one.state, PodState::Asking);
+        self.unbind(node, was);
         match &mut self.nodes[node.0].agent {
             Agent::Asleep => self.after(Duration::from_secs(1), Happening::PodAdds(pod)),
             Agent::Ours(_) => self.ask_ours(pod),
@@ -240,6 +243,11 @@ impl Fleet {
                 }
             }
         }
+    }
+
+    fn unbind(&mut self, node: NodeId, was: PodState) {
+        self.nodes[node.0].bound -= u32::from(was == PodState::Bound);
+        self.tell_demand(node);
     }
 
     pub(crate) fn pod_served(&mut self, pod: PodId, address: Ipv4Addr) {

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use vpc_sim::model::request::{
     AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, CreateTags, DeleteNetworkInterface,
-    DescribeInstances, DescribeNetworkInterfaces, DescribeSubnets, DetachMode, DetachNetworkInterface, EniAttribute,
+    DescribeInstances, DescribeNetworkInterfaces, DetachMode, DetachNetworkInterface, EniAttribute,
     Ipv4Request, ModifyNetworkInterfaceAttribute, Query, UnassignPrivateIpAddresses,
 };
 use vpc_sim::model::{Ec2Error, ErrorCode, OnTermination};
 use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, InstanceId, SubnetId};
 
-use super::super::account::Account;
+use super::super::account::{Account, SubnetReading};
 use super::super::plan::Mode;
 
 /// One call.
@@ -21,7 +21,7 @@ pub(crate) enum Call {
     Subnets,
     Groups(EniId),
     Assign(EniId, u32),
-    Create(u32),
+    Create(SubnetId, u32),
     Index,
     Attach(EniId, DeviceNumber),
     KeepWithInstance(EniId, AttachmentId),
@@ -37,6 +37,8 @@ pub(crate) enum Got {
     Created(EniId, Vec<Allocation>),
     Attached(AttachmentId),
     Allocated(Vec<Allocation>),
+    /// Most free addresses first.
+    Subnets(Vec<SubnetId>),
     Throttled,
     Insufficient,
     /// The ENI takes no more.
@@ -48,7 +50,6 @@ pub(crate) enum Got {
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) instance: InstanceId,
-    pub(crate) subnet: SubnetId,
     pub(crate) mode: Mode,
 }
 
@@ -105,8 +106,12 @@ impl Caller {
                 ),
             ),
             Call::Subnets => {
-                let request = DescribeSubnets::from(Query::filtered("availability-zone", "us-east-1a"));
-                plain(account.call(now, &request))
+                let (latency, result) = account.subnets_of_zone(now);
+                let sorted = |mut subnets: Vec<SubnetReading>| {
+                    subnets.sort_by_key(|(_, free, _)| std::cmp::Reverse(*free));
+                    Got::Subnets(subnets.into_iter().map(|(id, ..)| id).collect())
+                };
+                (latency, got(result, sorted))
             }
             Call::Groups(eni) => {
                 let groups = account.model.eni(eni).map(|eni| eni.groups.clone()).unwrap_or_default();
@@ -125,8 +130,8 @@ impl Caller {
                 };
                 (latency, got(result, allocated))
             }
-            Call::Create(slots) => {
-                let mut request = CreateNetworkInterface::new(self.subnet.clone());
+            Call::Create(subnet, slots) => {
+                let mut request = CreateNetworkInterface::new(subnet.clone());
                 request.ipv4 = Some(self.wanted(*slots));
                 let (latency, result) = account.call(now, &request);
                 let created = |created: vpc_sim::model::Created| {

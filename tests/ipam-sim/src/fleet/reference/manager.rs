@@ -49,7 +49,8 @@ enum Task {
     /// The ENI had no room: look what it holds.
     ReadBack(EniId),
     NewSubnets(u32),
-    NewCreate(u32),
+    /// In the first of these, else in the next.
+    NewCreate(Vec<SubnetId>, u32),
     NewIndex(Fresh),
     NewAttach(Fresh),
     NewKeep(Fresh, AttachmentId, Duration),
@@ -111,10 +112,10 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    /// A manager for an instance in its subnet, within the limits of its type and of its pods.
+    /// A manager for an instance, within the limits of its type and of its pods.
     pub(crate) fn new(
         policy: Policy,
-        (instance, subnet): (InstanceId, SubnetId),
+        instance: InstanceId,
         (limits, max_pods): (&InstanceLimits, u32),
         seed: u64,
     ) -> Self {
@@ -122,7 +123,6 @@ impl Manager {
         Self {
             caller: Caller {
                 instance,
-                subnet,
                 mode: policy.mode,
             },
             formulas: Formulas::new(policy.targets, policy.mode, slots, max_pods),
@@ -312,7 +312,7 @@ impl Manager {
                 let slots = if *ask == Ask::One { 1 } else { *slots };
                 Call::Assign(enis[0].clone(), slots)
             }
-            Task::NewCreate(slots) => Call::Create(*slots),
+            Task::NewCreate(subnets, slots) => Call::Create(subnets[0].clone(), *slots),
             Task::NewIndex(_) => Call::Index,
             Task::NewAttach(fresh) => Call::Attach(fresh.eni.clone(), self.free_device(account)),
             Task::NewKeep(fresh, attachment, _) => Call::KeepWithInstance(fresh.eni.clone(), attachment.clone()),
@@ -354,26 +354,23 @@ impl Manager {
             Task::BootGroups => Next::Over,
             Task::Fill(enis, slots, ask) => self.filled(enis, slots, ask, got, now),
             Task::NewSubnets(_) if failed => Next::Over,
-            Task::NewSubnets(slots) => Next::Now(Task::NewCreate(slots)),
-            Task::NewCreate(_) => match got {
-                Got::Created(eni, allocations) => Next::Now(Task::NewIndex(Fresh { eni, allocations })),
-                Got::Insufficient => self.block(now),
-                Got::Done | Got::Attached(_) | Got::Allocated(_) | Got::Throttled | Got::Full | Got::Refused => {
+            Task::NewSubnets(slots) => {
+                if let Got::Subnets(subnets) = got {
+                    Next::Now(Task::NewCreate(subnets, slots))
+                } else {
                     Next::Over
                 }
-            },
+            }
+            Task::NewCreate(subnets, slots) => self.created(subnets, slots, got, now),
             Task::NewIndex(fresh) if failed => Next::Now(Task::Delete(fresh.eni, 0)),
             Task::NewIndex(fresh) => Next::Now(Task::NewAttach(fresh)),
-            Task::NewAttach(fresh) => match got {
-                Got::Attached(attachment) => Next::Now(Task::NewKeep(fresh, attachment, now + DEVICE_LAG)),
-                Got::Done
-                | Got::Created(..)
-                | Got::Allocated(_)
-                | Got::Throttled
-                | Got::Insufficient
-                | Got::Full
-                | Got::Refused => Next::Now(Task::Delete(fresh.eni, 0)),
-            },
+            Task::NewAttach(fresh) => {
+                if let Got::Attached(attachment) = got {
+                    Next::Now(Task::NewKeep(fresh, attachment, now + DEVICE_LAG))
+                } else {
+                    Next::Now(Task::Delete(fresh.eni, 0))
+                }
+            }
             Task::NewKeep(fresh, attachment, _) if failed => Next::Now(Task::Free(fresh.eni, attachment, 0)),
             Task::NewKeep(fresh, attachment, visible) => Next::After(
                 until_seen(visible.saturating_sub(now)),
@@ -407,6 +404,21 @@ impl Manager {
         }
     }
 
+    fn created(&mut self, mut subnets: Vec<SubnetId>, slots: u32, got: Got, now: Duration) -> Next {
+        if let Got::Created(eni, allocations) = got {
+            return Next::Now(Task::NewIndex(Fresh { eni, allocations }));
+        }
+        subnets.remove(0);
+        if !subnets.is_empty() {
+            return Next::Now(Task::NewCreate(subnets, slots));
+        }
+        if got == Got::Insufficient {
+            self.block(now)
+        } else {
+            Next::Over
+        }
+    }
+
     fn filled(&mut self, mut enis: Vec<EniId>, slots: u32, ask: Ask, got: Got, now: Duration) -> Next {
         match got {
             Got::Allocated(allocations) => {
@@ -423,7 +435,7 @@ impl Manager {
                 self.fill(enis)
             }
             Got::Throttled | Got::Refused if self.stage == Stage::Boot => Next::Crash,
-            Got::Throttled | Got::Refused | Got::Done | Got::Created(..) | Got::Attached(_) => Next::Over,
+            Got::Throttled | Got::Refused | Got::Done | Got::Created(..) | Got::Attached(_) | Got::Subnets(_) => Next::Over,
         }
     }
 
