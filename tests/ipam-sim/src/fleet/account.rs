@@ -202,7 +202,9 @@ impl Account {
         let (latency, result) = self.call(now, &request);
         let readings = result.map(|page| {
             let subnets = page.items.into_iter();
-            subnets.map(|subnet| (subnet.id.clone(), subnet.available(), subnet.tags.clone())).collect()
+            subnets
+                .map(|subnet| (subnet.id.clone(), subnet.available(), subnet.tags.clone()))
+                .collect()
         });
         (latency, readings)
     }

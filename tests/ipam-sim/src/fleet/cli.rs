@@ -1,93 +1,176 @@
-//! The command line of `ipam-fleet`.
+//! The command line of `ipam-fleet`: goals, the target grid, the table of `docs/pool.md`, single runs.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::*;
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use super::goals::{Pace, Row, Standing, judge};
+use super::plan::{Mode, Plan, Policy, Subnets, Targets, Workload};
+use super::world::run;
+
+/// What policies of the address pool cost, in virtual time.
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The goals of the policy, ours beside the reference's formulas.
+    Goals {
+        /// Also the ones that take minutes: 5,000 nodes.
+        #[arg(long)]
+        slow: bool,
+        /// Writes the rows there, as JSON.
+        #[arg(long)]
+        json: Option<PathBuf>,
+        /// Parts of the names of goals; all when absent.
+        names: Vec<String>,
+    },
+    /// One run: a workload and a policy.
+    Run {
+        /// burst, churn, day, rolling, cron, batch, or a number of nodes that join.
+        workload: String,
+        /// Whose: `ours`, `knowing` (ours, told of bound pods), `reference`.
+        program: String,
+        /// `own` (nothing set), `eni1`, `wip5-10`, `wip1-1`, `prefix1`.
+        targets: String,
+        /// Prefixes instead of addresses.
+        #[arg(long)]
+        prefixes: bool,
+        /// Fragmented subnets instead of ample ones.
+        #[arg(long)]
+        scarce: bool,
+        /// First of the random choices.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
 
 #[expect(clippy::print_stdout, reason = "the report is the product of this program")]
 fn say(text: &str) {
     println!("{text}");
 }
 
+/// Runs what the arguments of the process ask for.
 pub fn main() -> anyhow::Result<ExitCode> {
-    let args: Vec<String> = std::env::args().collect();
-    let churn = Workload::Churn {
-        pods: 20,
-        life: Duration::from_secs(600),
-    };
-    let day = Workload::Day {
-        low: 5,
-        high: 45,
-        period: Duration::from_secs(7200),
-        life: Duration::from_secs(1800),
-    };
-    let pol = [
-        ("R1", Policy::reference(Targets::enis(1), Mode::Addresses)),
-        ("R2", Policy::reference(Targets::addresses(5, 10), Mode::Addresses)),
-        (
-            "R2s",
-            Policy::reference(
-                Targets {
-                    warm_eni: Some(0),
-                    ..Targets::addresses(1, 1)
-                },
-                Mode::Addresses,
-            ),
-        ),
-        ("R3", Policy::reference(Targets::prefixes(1), Mode::Prefixes)),
-        ("O1e", Policy::ours(Targets::enis(1), Mode::Addresses)),
-        ("O1i", Policy::ours(Targets::addresses(5, 10), Mode::Addresses)),
-        ("O1s", Policy::ours(Targets::addresses(1, 1), Mode::Addresses)),
-    ];
-    for (name, policy) in pol {
-        if args.len() > 2 && args[2] != name {
-            continue;
+    match Args::parse().command {
+        Command::Goals { slow, json, names } => {
+            let rows = judge(if slow { Pace::Slow } else { Pace::Quick }, &names);
+            report(&rows, json)
         }
-        let mut plan = match args[1].as_str() {
-            "burst" => Plan::one_node(policy, Workload::Burst { pods: 50 }),
-            "churn" => Plan::hundred_nodes(policy, churn),
-            "day" => Plan {
-                span: Duration::from_secs(7200),
-                ..Plan::hundred_nodes(policy, day)
-            },
-            "roll" => Plan::hundred_nodes(policy, Workload::Rolling { pods: 20 }),
-            "cron" => Plan::hundred_nodes(policy, Workload::Cron { pods: 20, jobs: 30 }),
-            "batch" => Plan::hundred_nodes(
-                policy,
-                Workload::Batch {
-                    rate: 0.6,
-                    life: Duration::from_secs(30),
-                },
-            ),
-            join => Plan::join(policy, join.parse()?),
+        Command::Run {
+            workload,
+            program,
+            targets,
+            prefixes,
+            scarce,
+            seed,
+        } => {
+            let mode = if prefixes { Mode::Prefixes } else { Mode::Addresses };
+            let policy = policy(&program, &targets, mode)?;
+            let subnets = if scarce { Subnets::SCARCE } else { Subnets::AMPLE };
+            let plan = Plan {
+                seed,
+                subnets,
+                ..plan(&workload, policy)?
+            };
+            say(&format!("{:#?}", run(&plan)));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn policy(program: &str, targets: &str, mode: Mode) -> anyhow::Result<Policy> {
+    let targets = match targets {
+        "own" => Targets::UNSET,
+        "eni1" => Targets::enis(1),
+        "wip5-10" => Targets::addresses(5, 10),
+        "wip1-1" => Targets::addresses(1, 1),
+        "prefix1" => Targets::prefixes(1),
+        other => anyhow::bail!("there are no targets {other:?}"),
+    };
+    match program {
+        "ours" => Ok(Policy::ours(targets, mode)),
+        "knowing" => Ok(Policy::ours(targets, mode).knowing()),
+        "reference" => Ok(Policy::reference(targets, mode)),
+        other => anyhow::bail!("there is no program {other:?}"),
+    }
+}
+
+fn plan(workload: &str, policy: Policy) -> anyhow::Result<Plan> {
+    let seconds = Duration::from_secs;
+    let hundred = |workload| Plan::hundred_nodes(policy, workload);
+    Ok(match workload {
+        "burst" => Plan::one_node(policy, Workload::Burst { pods: 50 }),
+        "churn" => hundred(Workload::CHURN),
+        "day" => Plan {
+            span: seconds(7_200),
+            ..hundred(Workload::DAY)
+        },
+        "rolling" => hundred(Workload::Rolling { pods: 20 }),
+        "cron" => hundred(Workload::Cron { pods: 20, jobs: 30 }),
+        "batch" => hundred(Workload::Batch {
+            rate: 0.6,
+            life: seconds(30),
+        }),
+        nodes => {
+            let nodes = nodes
+                .parse()
+                .with_context(|| format!("there is no workload {nodes:?}"))?;
+            Plan::join(policy, nodes)
+        }
+    })
+}
+
+fn number(value: f64) -> String {
+    if value >= 100.0 {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.3}")
+    }
+}
+
+fn report(rows: &[Row], json: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    say("| scenario | goal | ours | reference | ratio | met |\n|---|---|---|---|---|---|");
+    let mut lost = 0;
+    for row in rows {
+        let verdict = match (row.met, row.standing) {
+            (true, Standing::Held) => "yes".to_owned(),
+            (true, Standing::Missed(_)) => "yes, though listed as missed".to_owned(),
+            (false, Standing::Missed(cause)) => format!("no: {cause}"),
+            (false, Standing::Held) => {
+                lost += 1;
+                "NO, and it has to be".to_owned()
+            }
         };
-        if let Some(seed) = args.get(3) {
-            plan.seed = seed.parse()?;
-        }
-        let started = std::time::Instant::now();
-        let f = run(&plan);
+        let or_none = |value: Option<f64>| value.map_or_else(String::new, number);
         say(&format!(
-            "{name}: served {} waited {:.1}% p50 {:.1} p99 {:.1} max {:.1} last {:.1} never {} calls-until {} c/pod {:.3} c/nh {:.1} c/n {:.1} thr/ok {:.2} held/used {:.2} ({:.1}/{:.1}) enis {:.2} [{:.1} s]  {:?}",
-            f.served,
-            100.0 * f.waited as f64 / f.served.max(1) as f64,
-            f.wait_p50,
-            f.wait_p99,
-            f.wait_max,
-            f.last_served,
-            f.never_served,
-            f.calls_until_served,
-            f.calls_per_pod(),
-            f.calls_per_node_hour(),
-            f.calls_per_node(),
-            f.throttled_per_accepted(),
-            f.held_per_used(),
-            f.held,
-            f.used,
-            f.enis,
-            started.elapsed().as_secs_f64(),
-            f.calls.accepted
+            "| {} | ≤ {} | {} | {} | {} | {verdict} |",
+            row.title,
+            number(row.budget),
+            number(row.ours),
+            or_none(row.peer),
+            or_none(row.ratio),
         ));
     }
-    Ok(ExitCode::SUCCESS)
+    if let Some(path) = json {
+        let values: Vec<_> = rows.iter().map(Row::json).collect();
+        let text = serde_json::to_string_pretty(&values).context("rows as JSON")?;
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        std::fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let met = rows.iter().filter(|row| row.met).count();
+    say(&format!("{met} of {} goals met, {lost} lost", rows.len()));
+    Ok(if lost == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

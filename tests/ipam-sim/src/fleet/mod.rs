@@ -8,6 +8,7 @@
 mod account;
 pub mod cli;
 mod figures;
+pub mod goals;
 mod kernel;
 mod node;
 mod ours;

@@ -4,12 +4,13 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipam_core::{
-    Action, Applied, BootTime, Core, CoreConfig, Ec2View, Event, NodeFacts, Now, OpId, OpOutcome, Outcome, Provisioning, Refusal,
-    ReqId, Scope, StartMode, SubnetChoice, SubnetFact, SubnetsView, Timers, TrunkSlot, ViewSource, WallTime, Work,
+    Action, Applied, BootTime, Core, CoreConfig, Ec2View, Event, NodeFacts, Now, OpId, OpOutcome, Outcome,
+    Provisioning, Refusal, ReqId, Scope, StartMode, SubnetChoice, SubnetFact, SubnetsView, Timers, TrunkSlot,
+    ViewSource, WallTime, Work,
 };
 use vpc_sim::model::request::{
     AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface,
-    DescribeNetworkInterfaces, DetachMode, DetachNetworkInterface, EniAttribute, Filter, 
+    DescribeNetworkInterfaces, DetachMode, DetachNetworkInterface, EniAttribute, Filter,
     ModifyNetworkInterfaceAttribute, Query,
 };
 use vpc_sim::model::{self, Ec2Error};
@@ -83,7 +84,9 @@ fn core_config(plan: &Plan, fleet: &Fleet, node: NodeId) -> CoreConfig {
             subnet: node_state.subnet.clone(),
             max_enis: limits.enis_on_default_card(),
             slots_per_eni: limits.ipv4_per_eni - 1,
-            groups: primary.map(|eni| eni.groups.iter().cloned().collect()).unwrap_or_default(),
+            groups: primary
+                .map(|eni| eni.groups.iter().cloned().collect())
+                .unwrap_or_default(),
             trunk: TrunkSlot::NotWanted,
             max_pods: Some(plan.max_pods),
             cluster_nodes: Some(plan.nodes),
@@ -329,10 +332,7 @@ impl Fleet {
                 Filter::new(&format!("tag:{INSTANCE_TAG}"), instance.as_str()),
                 Filter::new("status", "available"),
             ],
-            Scope::Leaked => vec![
-                Filter::new("tag-key", INSTANCE_TAG),
-                Filter::new("status", "available"),
-            ],
+            Scope::Leaked => vec![Filter::new("tag-key", INSTANCE_TAG), Filter::new("status", "available")],
             Scope::Subnets => return self.describe_subnets(node),
         };
         let request = DescribeNetworkInterfaces::from(Query {
@@ -357,7 +357,9 @@ impl Fleet {
         let (latency, result) = self.account.subnets_of_zone(self.now);
         let event = match result {
             Ok(subnets) => {
-                let facts = subnets.into_iter().map(|(id, free, tags)| SubnetFact { id, free, tags });
+                let facts = subnets
+                    .into_iter()
+                    .map(|(id, free, tags)| SubnetFact { id, free, tags });
                 Event::SubnetsViewed(SubnetsView {
                     started_at,
                     subnets: facts.collect(),

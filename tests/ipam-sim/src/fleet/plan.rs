@@ -186,6 +186,21 @@ pub enum Workload {
     },
 }
 
+impl Workload {
+    /// Twenty pods per node that live ten minutes.
+    pub const CHURN: Self = Self::Churn {
+        pods: 20,
+        life: Duration::from_secs(600),
+    };
+    /// From 5 to 45 pods per node and back within two hours; they live half an hour.
+    pub const DAY: Self = Self::Day {
+        life: Duration::from_secs(1_800),
+        low: 5,
+        high: 45,
+        period: Duration::from_secs(7_200),
+    };
+}
+
 /// The subnets that the nodes share, one zone.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Subnets {
@@ -203,6 +218,12 @@ impl Subnets {
         count: 12,
         prefix: 16,
         taken: 0.0,
+    };
+    /// Hardly enough for a hundred nodes at noon, and few whole blocks.
+    pub const SCARCE: Self = Self {
+        count: 3,
+        prefix: 21,
+        taken: 0.15,
     };
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use vpc_sim::model::request::{
     AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, CreateTags, DeleteNetworkInterface,
-    DescribeInstances, DescribeNetworkInterfaces, DetachMode, DetachNetworkInterface, EniAttribute,
-    Ipv4Request, ModifyNetworkInterfaceAttribute, Query, UnassignPrivateIpAddresses,
+    DescribeInstances, DescribeNetworkInterfaces, DetachMode, DetachNetworkInterface, EniAttribute, Ipv4Request,
+    ModifyNetworkInterfaceAttribute, Query, UnassignPrivateIpAddresses,
 };
 use vpc_sim::model::{Ec2Error, ErrorCode, OnTermination};
 use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, InstanceId, SubnetId};

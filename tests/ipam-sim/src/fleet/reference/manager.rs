@@ -435,7 +435,9 @@ impl Manager {
                 self.fill(enis)
             }
             Got::Throttled | Got::Refused if self.stage == Stage::Boot => Next::Crash,
-            Got::Throttled | Got::Refused | Got::Done | Got::Created(..) | Got::Attached(_) | Got::Subnets(_) => Next::Over,
+            Got::Throttled | Got::Refused | Got::Done | Got::Created(..) | Got::Attached(_) | Got::Subnets(_) => {
+                Next::Over
+            }
         }
     }
 
