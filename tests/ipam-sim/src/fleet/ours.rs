@@ -252,26 +252,9 @@ impl Fleet {
         let instance = self.nodes[node.0].instance.clone();
         let account = &mut self.account;
         let result = match work {
-            Work::CreateEni {
-                token,
-                subnet,
-                groups,
-                want,
-                requested_at,
-            } => {
-                let mut request = CreateNetworkInterface::new(subnet.clone());
-                request.groups = groups.iter().cloned().collect();
-                request.ipv4 = (want.slots() > 0).then(|| asked(*want));
-                request.client_token = Some(token.clone());
-                request.tags = [
-                    (INSTANCE_TAG.to_owned(), instance.to_string()),
-                    (CREATED_TAG.to_owned(), requested_at.as_nanos().to_string()),
-                ]
-                .into();
-                outcome(account.call(now, &request), |created| {
-                    Applied::Created(fact(&created.eni, &instance))
-                })
-            }
+            Work::CreateEni { .. } => outcome(account.call(now, &creation(work, &instance)), |created| {
+                Applied::Created(fact(&created.eni, &instance))
+            }),
             Work::Attach { eni, device, card } => {
                 let request = AttachNetworkInterface {
                     eni: eni.clone(),
@@ -380,6 +363,30 @@ impl Fleet {
             ours.told = bound;
             self.deliver(node, Event::Demand { pods: bound });
         }
+    }
+}
+
+fn creation(work: &Work, instance: &vpc_types::InstanceId) -> CreateNetworkInterface {
+    let Work::CreateEni {
+        token,
+        subnet,
+        groups,
+        want,
+        requested_at,
+    } = work
+    else {
+        unreachable!("the caller matched it")
+    };
+    CreateNetworkInterface {
+        groups: groups.iter().cloned().collect(),
+        ipv4: (want.slots() > 0).then(|| asked(*want)),
+        client_token: Some(token.clone()),
+        tags: [
+            (INSTANCE_TAG.to_owned(), instance.to_string()),
+            (CREATED_TAG.to_owned(), requested_at.as_nanos().to_string()),
+        ]
+        .into(),
+        ..CreateNetworkInterface::new(subnet.clone())
     }
 }
 

@@ -267,7 +267,7 @@ pub struct Plan {
 
 impl Plan {
     /// A node of the size that the reference was measured on.
-    pub fn one_node(policy: Policy, workload: Workload) -> Self {
+    pub const fn one_node(policy: Policy, workload: Workload) -> Self {
         Self {
             seed: 1,
             nodes: 1,
@@ -285,7 +285,7 @@ impl Plan {
     }
 
     /// A hundred such nodes for an hour.
-    pub fn hundred_nodes(policy: Policy, workload: Workload) -> Self {
+    pub const fn hundred_nodes(policy: Policy, workload: Workload) -> Self {
         Self {
             nodes: 100,
             warm_up: Duration::from_secs(600),
@@ -295,7 +295,7 @@ impl Plan {
     }
 
     /// Nodes that start within half a minute with twenty pods each.
-    pub fn join(policy: Policy, nodes: u32) -> Self {
+    pub const fn join(policy: Policy, nodes: u32) -> Self {
         let spread = Duration::from_secs(30);
         Self {
             nodes,

@@ -7,7 +7,7 @@ use vpc_sim::model::request::{
     DescribeInstances, DescribeNetworkInterfaces, DetachMode, DetachNetworkInterface, EniAttribute, Ipv4Request,
     ModifyNetworkInterfaceAttribute, Query, UnassignPrivateIpAddresses,
 };
-use vpc_sim::model::{Ec2Error, ErrorCode, OnTermination};
+use vpc_sim::model::{AssignedIpv4, Created, Ec2Error, ErrorCode, OnTermination};
 use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, InstanceId, SubnetId};
 
 use super::super::account::{Account, SubnetReading};
@@ -83,6 +83,28 @@ impl Caller {
         }
     }
 
+    fn assign(&self, account: &mut Account, now: Duration, eni: &EniId, slots: u32) -> (Duration, Got) {
+        let request = AssignPrivateIpAddresses::new(eni.clone(), self.wanted(slots));
+        let (latency, result) = account.call(now, &request);
+        let allocated = |assigned: AssignedIpv4| {
+            let singles = assigned.addresses.into_iter().map(Allocation::Ip);
+            Got::Allocated(
+                singles
+                    .chain(assigned.prefixes.into_iter().map(Allocation::Prefix))
+                    .collect(),
+            )
+        };
+        (latency, got(result, allocated))
+    }
+
+    fn create(&self, account: &mut Account, now: Duration, subnet: &SubnetId, slots: u32) -> (Duration, Got) {
+        let mut request = CreateNetworkInterface::new(subnet.clone());
+        request.ipv4 = Some(self.wanted(slots));
+        let (latency, result) = account.call(now, &request);
+        let created = |created: Created| Got::Created(created.eni.id.clone(), created.eni.allocations().collect());
+        (latency, got(result, created))
+    }
+
     pub(crate) fn make(&self, account: &mut Account, now: Duration, call: &Call) -> (Duration, Got) {
         match call {
             Call::View(eni) => {
@@ -117,28 +139,8 @@ impl Caller {
                 let groups = account.model.eni(eni).map(|eni| eni.groups.clone()).unwrap_or_default();
                 plain(account.call(now, &modify(eni, EniAttribute::Groups(groups))))
             }
-            Call::Assign(eni, slots) => {
-                let request = AssignPrivateIpAddresses::new(eni.clone(), self.wanted(*slots));
-                let (latency, result) = account.call(now, &request);
-                let allocated = |assigned: vpc_sim::model::AssignedIpv4| {
-                    let singles = assigned.addresses.into_iter().map(Allocation::Ip);
-                    Got::Allocated(
-                        singles
-                            .chain(assigned.prefixes.into_iter().map(Allocation::Prefix))
-                            .collect(),
-                    )
-                };
-                (latency, got(result, allocated))
-            }
-            Call::Create(subnet, slots) => {
-                let mut request = CreateNetworkInterface::new(subnet.clone());
-                request.ipv4 = Some(self.wanted(*slots));
-                let (latency, result) = account.call(now, &request);
-                let created = |created: vpc_sim::model::Created| {
-                    Got::Created(created.eni.id.clone(), created.eni.allocations().collect())
-                };
-                (latency, got(result, created))
-            }
+            Call::Assign(eni, slots) => self.assign(account, now, eni, *slots),
+            Call::Create(subnet, slots) => self.create(account, now, subnet, *slots),
             Call::Index => {
                 let request = DescribeInstances {
                     ids: vec![self.instance.clone()],
