@@ -33,8 +33,7 @@ impl Core {
         let mut line = std::mem::take(&mut self.waiting);
         line.retain(|waiter| !self.serve(waiter, now));
         self.waiting = line;
-        let used = self.pool.supply().assigned.saturating_add(count(self.waiting.len()));
-        self.usage.record(used, now.boot);
+        self.record_use(now.boot);
     }
 
     /// Whether the request was answered.
@@ -63,7 +62,7 @@ impl Core {
     }
 
     fn grant(&mut self, waiter: &Waiter, now: Now) -> bool {
-        let Some((eni_id, address)) = self.pool.pick() else {
+        let Some((eni_id, address)) = self.pool.pick(self.config.mode) else {
             return false;
         };
         let generation = self.outbox.bump();

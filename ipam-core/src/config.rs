@@ -89,6 +89,8 @@ pub struct Timers {
     pub minimum_hold: Duration,
     /// Wait after the first starving ADD, so that a burst becomes one call. 250 ms gave the fewest calls per pod.
     pub coalesce: Duration,
+    /// The same for prefixes: one brings sixteen, so a longer wait saves no calls.
+    pub coalesce_prefixes: Duration,
     /// Wait before a refill when nobody starves. 5 s cost no waits and saved calls.
     pub refill_delay: Duration,
     /// Window whose peak use is kept before addresses go back. 300 s covers five-minute jobs.
@@ -130,6 +132,7 @@ impl Default for Timers {
             cooldown: secs(30),
             minimum_hold: secs(12),
             coalesce: Duration::from_millis(250),
+            coalesce_prefixes: Duration::from_millis(50),
             refill_delay: secs(5),
             release_window: secs(300),
             start_grace: secs(300),

@@ -21,7 +21,7 @@ use crate::mutant::Mutant;
 use crate::outbox::Outbox;
 use crate::pool::{Pool, Supply};
 use crate::subnets::Subnets;
-use crate::usage::UsagePeak;
+use crate::usage::{Arrivals, UsagePeak};
 use crate::{BootTime, Now, OpId, ReqId};
 
 /// An ADD in line.
@@ -116,7 +116,10 @@ pub struct Core {
     /// Whether the first fill at start is still under way: refills have no delay until then.
     pub(crate) first_fill: bool,
     pub(crate) short_since: Option<BootTime>,
+    /// Since when pods wait or are announced for whom there is no address.
+    pub(crate) pressed_since: Option<BootTime>,
     pub(crate) usage: UsagePeak,
+    pub(crate) arrivals: Arrivals,
     /// Rests of addresses that are in no ENI's view right now.
     pub(crate) resting_elsewhere: BTreeMap<Ipv4Addr, BootTime>,
     /// ENIs that are deleted, and when: older views may still show them.
@@ -187,7 +190,9 @@ impl Core {
             seen_ec2: false,
             first_fill: true,
             short_since: None,
+            pressed_since: None,
             usage: UsagePeak::default(),
+            arrivals: Arrivals::default(),
             resting_elsewhere: BTreeMap::new(),
             deleted: BTreeMap::new(),
             half_made: BTreeMap::new(),
@@ -219,6 +224,7 @@ impl Core {
     pub fn handle(&mut self, event: Event, now: Now) -> Vec<Action> {
         self.apply(event, now);
         self.wake = None;
+        self.pool.keep_tallies();
         self.end_rests(now.boot);
         self.serve_line(now);
         self.plan(now);
@@ -241,6 +247,7 @@ impl Core {
                 pod,
                 deadline,
             } => {
+                self.arrivals.record(now.boot);
                 self.add_requested(Waiter {
                     req,
                     key,

@@ -147,18 +147,18 @@ impl Core {
     }
 
     pub(crate) fn end_rests(&mut self, now: BootTime) {
-        let unrested = defective!(self, NoCooldown);
+        let until = if defective!(self, NoCooldown) {
+            BootTime(std::time::Duration::MAX)
+        } else {
+            now
+        };
         self.resting_elsewhere.retain(|_, until| *until > now);
         if self.rest_unknown.is_some() {
             // Another run may have given some of them back to EC2: a view that can be believed has to show them first.
             return;
         }
-        for (_, state) in self.pool.enis.values_mut().flat_map(crate::eni::Eni::addresses_mut) {
-            if let AddressState::Cooling { until, .. } = state
-                && (*until <= now || unrested)
-            {
-                *state = AddressState::Free { since: now };
-            }
+        for block in self.pool.enis.values_mut().flat_map(|eni| eni.blocks.values_mut()) {
+            block.end_rests(until, now);
         }
         if let Some(at) = self.next_rest_end() {
             self.wake_at(at);
@@ -166,19 +166,7 @@ impl Core {
     }
 
     pub(crate) fn next_rest_end(&self) -> Option<BootTime> {
-        let cooling =
-            self.pool
-                .enis
-                .values()
-                .flat_map(crate::eni::Eni::addresses)
-                .filter_map(|(_, state)| match state {
-                    AddressState::Cooling { until, .. } => Some(*until),
-                    AddressState::Free { .. }
-                    | AddressState::Leased(_)
-                    | AddressState::Releasing(_)
-                    | AddressState::Missing { .. }
-                    | AddressState::Blocked { .. } => None,
-                });
-        cooling.min()
+        let tallies = self.pool.enis.values().flat_map(crate::eni::Eni::tallies);
+        tallies.filter_map(|tally| tally.next_rest_end).min()
     }
 }

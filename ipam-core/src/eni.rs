@@ -9,6 +9,7 @@ use vpc_types::{
 };
 
 use crate::address::AddressState;
+use crate::block::{Block, Tally};
 use crate::event::{EniFact, EniRole, OnTermination};
 use crate::{BootTime, OpId};
 
@@ -61,9 +62,6 @@ impl EniPhase {
         matches!(self, Self::Available | Self::Attached | Self::Ready)
     }
 }
-
-/// Addresses of one allocation. A single address is a block of one.
-pub(crate) type Block = BTreeMap<Ipv4Addr, AddressState>;
 
 /// One ENI.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,7 +231,12 @@ impl Eni {
 
     /// Leases on it.
     pub fn leased(&self) -> usize {
-        self.addresses().filter(|(_, state)| state.key().is_some()).count()
+        self.tallies().map(|tally| tally.leased as usize).sum()
+    }
+
+    /// Sums of its allocations.
+    pub(crate) fn tallies(&self) -> impl Iterator<Item = Tally> {
+        self.blocks.values().map(Block::tally)
     }
 
     /// Whether it is on its way into service, as far as can be seen. One whose device or set-up keeps failing is not counted

@@ -1,5 +1,8 @@
 //! How many addresses are missing, and the fewest calls that bring them.
 
+use std::cmp::Reverse;
+use std::time::Duration;
+
 use crate::action::{Want, Work};
 use crate::add::count;
 use crate::backoff::Need;
@@ -7,7 +10,10 @@ use crate::config::{AllocationMode, Provisioning, WarmTarget};
 use crate::core::Core;
 use crate::eni::Eni;
 use crate::event::Refusal;
+use crate::pool::{Counted, Sums};
+use crate::shrink::LOT;
 use crate::subnets::Ask;
+use crate::targets::{self, Level, Missing, Stock, Unserved};
 use crate::{BootTime, Now};
 
 /// Where the next addresses can come from.
@@ -22,8 +28,11 @@ pub(crate) enum Room {
 impl Core {
     /// Starts the calls that cover what is missing: first slots of ENIs that are there, then new ENIs with their addresses.
     pub(crate) fn plan_growth(&mut self, now: Now) {
-        let missing = self.missing();
-        if missing == 0 {
+        let missing = self.missing(now.boot);
+        if missing.urgent == 0 {
+            self.pressed_since = None;
+        }
+        if missing.wanted == 0 {
             self.short_since = None;
             self.first_fill &= !self.seen_ec2;
             return;
@@ -31,35 +40,35 @@ impl Core {
         // After a run that our files know nothing of, what the ENIs hold is not known before a view that can be believed.
         let known = self.seen_ec2 && self.rest_unknown.is_none();
         let may = known && self.config.provisioning == Provisioning::Full;
-        if may && self.growth_is_due(now.boot) {
+        if may && self.growth_is_due(missing, now.boot) {
             let left = self.grow_on_enis(missing, now.boot);
             self.grow_by_enis(left, now);
         }
     }
 
     /// Fills slots of ENIs that are there; what is still missing then.
-    fn grow_on_enis(&mut self, mut missing: u32, now: BootTime) -> u32 {
-        for id in self.growable(now) {
+    fn grow_on_enis(&mut self, mut missing: Missing, now: BootTime) -> Missing {
+        for id in self.growable(missing.wanted, now) {
             let eni = &self.pool.enis[&id];
             let (room, ask) = (self.slots_free(eni), self.ask_of(&eni.subnet, self.need()));
-            let want = self.want(ask, missing, room);
+            let want = self.want(ask, missing, self.room_for(ask, room));
             let at = self.backoffs.allocate.next_try(self.need()).max(ask.not_before);
-            if missing == 0 || want.slots() == 0 || self.is_asking(ask) || !self.due(at, now) {
+            if missing.wanted == 0 || want.slots() == 0 || self.is_asking(ask) || !self.due(at, now) {
                 return missing;
             }
             self.start(Work::AllocateAddresses { eni: id, want });
-            missing = missing.saturating_sub(want.addresses());
+            missing = missing.less(want.addresses());
         }
         missing
     }
 
-    fn grow_by_enis(&mut self, mut missing: u32, Now { boot: now, wall }: Now) {
-        while missing > 0 && self.enis_left() > 0 {
+    fn grow_by_enis(&mut self, mut missing: Missing, Now { boot: now, wall }: Now) {
+        while missing.wanted > 0 && self.enis_left() > 0 {
             let Some(subnet) = self.subnets_for_new_eni(self.need()).into_iter().next() else {
                 return;
             };
             let ask = self.ask_of(&subnet, self.need());
-            let want = self.want(ask, missing, self.config.node.slots_per_eni);
+            let want = self.want(ask, missing, self.room_for(ask, self.config.node.slots_per_eni));
             let at = self.backoffs.create.next_try(self.need()).max(ask.not_before);
             if want.slots() == 0 || self.is_asking(ask) || !self.due(at, now) {
                 return;
@@ -74,7 +83,7 @@ impl Core {
                 want,
                 requested_at: wall,
             });
-            missing = missing.saturating_sub(want.addresses());
+            missing = missing.less(want.addresses());
         }
     }
 
@@ -83,13 +92,30 @@ impl Core {
         ask.is_scarce() && self.under_way() > 0
     }
 
+    /// Slots that may be filled: where single addresses stand in for prefixes one is left for the prefix to come, unless pods
+    /// wait for it.
+    fn room_for(&self, ask: Ask, free: u16) -> u16 {
+        let stands_in = ask.kind != self.config.mode;
+        if stands_in && self.waiting.len() < usize::from(free) {
+            free - 1
+        } else {
+            free
+        }
+    }
+
     /// What one call should ask for, with `room` slots.
-    fn want(&self, ask: Ask, missing: u32, room: u16) -> Want {
-        let addresses = match self.config.target {
+    fn want(&self, ask: Ask, missing: Missing, room: u16) -> Want {
+        let addresses = match (self.config.target, ask.kind) {
             // In ENI mode an ENI is always filled: that is what the variable means.
-            WarmTarget::Enis(_) => u32::from(self.config.node.slots_per_eni),
-            WarmTarget::Prefixes(_) | WarmTarget::Addresses { .. } | WarmTarget::Adaptive => missing,
+            (WarmTarget::Enis(_), AllocationMode::Addresses) => u32::from(self.config.node.slots_per_eni),
+            // Our own target says nothing about single addresses that lots would contradict.
+            (WarmTarget::Adaptive, AllocationMode::Addresses) => missing.wanted.max(LOT),
+            (
+                WarmTarget::Enis(_) | WarmTarget::Prefixes(_) | WarmTarget::Addresses { .. } | WarmTarget::Adaptive,
+                _,
+            ) => missing.wanted,
         };
+        let addresses = addresses.min(missing.at_most);
         let waiting = count(self.waiting.len());
         let addresses = match ask.is_scarce() {
             // It serves those who wait first.
@@ -112,31 +138,79 @@ impl Core {
     }
 
     /// Addresses that are neither there nor on their way.
-    fn missing(&self) -> u32 {
-        let supply = self.pool.supply();
-        let waiting = count(self.waiting.len());
-        let coming = supply.arriving + self.under_way();
-        let usable = supply.free + coming;
-        match self.config.target {
-            WarmTarget::Enis(warm) => {
-                let per_eni = u32::from(self.config.node.slots_per_eni);
-                (u32::from(warm) * per_eni)
-                    .max(1)
-                    .saturating_add(waiting)
-                    .saturating_sub(usable)
+    pub(crate) fn missing(&self, now: BootTime) -> Missing {
+        let sums = self.sums();
+        let under_way = self.under_way();
+        let passing = sums.passing.free + sums.passing.arriving;
+        let stock = Stock {
+            total: sums.supply.total + under_way - passing - sums.passing.cooling,
+            usable: sums.supply.free + sums.supply.arriving + under_way - passing,
+            passing,
+        };
+        let unserved = Unserved {
+            waiting: count(self.waiting.len()),
+            announced: self.announced(sums.supply.assigned),
+        };
+        targets::missing(self.level(now), stock, unserved, self.config.node.max_pods)
+    }
+
+    /// Sums, with what prefixes being switched on or off has left behind also apart.
+    pub(crate) fn sums(&self) -> Sums {
+        let (mode, mixed) = (self.config.mode, self.stands_in());
+        self.pool.sums(|allocation| {
+            if mixed || mode.is_kind_of(allocation) {
+                Counted::Everywhere
+            } else {
+                Counted::Apart
             }
-            WarmTarget::Prefixes(warm) => (u32::from(warm) * 16)
-                .max(1)
-                .saturating_add(waiting)
-                .saturating_sub(usable),
-            WarmTarget::Adaptive => 2u32.saturating_add(waiting).saturating_sub(usable),
-            WarmTarget::Addresses { warm, minimum } => {
-                let total = supply.total + self.under_way();
-                warm.saturating_add(waiting)
-                    .saturating_sub(usable)
-                    .max(minimum.saturating_sub(total))
-            }
+        })
+    }
+
+    /// Whether single addresses have to do, because a subnet that we use has no free prefix at the moment.
+    pub(crate) fn stands_in(&self) -> bool {
+        let has_none =
+            |eni: &Eni| eni.role.has_pods() && self.ask_of(&eni.subnet, self.need()).kind == AllocationMode::Addresses;
+        self.config.mode == AllocationMode::Prefixes && self.pool.enis().any(has_none)
+    }
+
+    /// The target in addresses.
+    pub(crate) fn level(&self, now: BootTime) -> Level {
+        let adaptive = self.arrivals.level(now).max(self.adaptive_floor());
+        self.config.target.level(self.config.node.slots_per_eni, adaptive)
+    }
+
+    /// When the adaptive target falls next, if it can.
+    pub(crate) fn level_falls_at(&self, now: BootTime) -> Option<BootTime> {
+        let can_fall = self.config.target == WarmTarget::Adaptive && self.arrivals.level(now) > self.adaptive_floor();
+        can_fall.then(|| self.arrivals.next_change(now)).flatten()
+    }
+
+    /// One prefix serves any first pods; with one single address pods of small bursts had to wait.
+    fn adaptive_floor(&self) -> u32 {
+        match self.config.mode {
+            AllocationMode::Addresses => 2,
+            AllocationMode::Prefixes => 1,
         }
+    }
+
+    /// Announced pods that the kubelet would admit.
+    fn announced(&self, assigned: u32) -> u32 {
+        targets::announced(
+            self.demand,
+            assigned,
+            count(self.waiting.len()),
+            self.config.node.max_pods,
+        )
+    }
+
+    /// Notes how many addresses pods have or want, for the peak that shrinking keeps.
+    pub(crate) fn record_use(&mut self, now: BootTime) {
+        let assigned = self.pool.supply().assigned;
+        let waiting = count(self.waiting.len());
+        let used = assigned
+            .saturating_add(waiting)
+            .saturating_add(self.announced(assigned));
+        self.usage.record(used, now);
     }
 
     /// Addresses asked for in calls that have not ended.
@@ -157,21 +231,42 @@ impl Core {
     }
 
     /// A burst becomes one call; a refill waits a little, in case pods come back; the first fill waits for nothing.
-    fn growth_is_due(&mut self, now: BootTime) -> bool {
+    fn growth_is_due(&mut self, missing: Missing, now: BootTime) -> bool {
         let timers = self.config.timers;
         let short_since = *self.short_since.get_or_insert(now);
-        let first_waiter = self.waiting.front().map(|waiter| waiter.since.after(timers.coalesce));
-        let at = match first_waiter {
-            Some(at) => at,
+        let pressed = if missing.urgent > 0 {
+            let announced = *self.pressed_since.get_or_insert(now);
+            Some(
+                self.waiting
+                    .front()
+                    .map_or(announced, |waiter| waiter.since.min(announced)),
+            )
+        } else {
+            None
+        };
+        let at = match pressed {
+            Some(since) => since.after(self.coalesce()),
             None if self.first_fill => now,
             None => short_since.after(timers.refill_delay),
         };
         self.due(at, now)
     }
 
-    /// ENIs with free slots and no call under way, the one with most room first: fewest calls.
-    fn growable(&self, now: BootTime) -> Vec<vpc_types::EniId> {
+    fn coalesce(&self) -> Duration {
+        match self.config.mode {
+            AllocationMode::Addresses => self.config.timers.coalesce,
+            AllocationMode::Prefixes => self.config.timers.coalesce_prefixes,
+        }
+    }
+
+    /// ENIs with free slots and no call under way: first those that take the whole of what is missing, fewest calls; among
+    /// them the fullest, so that others drain.
+    fn growable(&self, missing: u32, now: BootTime) -> Vec<vpc_types::EniId> {
         let open = |eni: &&Eni| eni.serves() && eni.ec2_op.is_none() && eni.not_before <= now;
+        let slots = match self.config.mode {
+            AllocationMode::Addresses => small(missing),
+            AllocationMode::Prefixes => small(missing.div_ceil(16)),
+        };
         let mut enis: Vec<&Eni> = self
             .pool
             .enis
@@ -179,7 +274,8 @@ impl Core {
             .filter(open)
             .filter(|eni| self.slots_free(eni) > 0)
             .collect();
-        enis.sort_by_key(|eni| (std::cmp::Reverse(self.slots_free(eni)), eni.device));
+        let fit = |eni: &Eni| self.slots_free(eni).min(slots);
+        enis.sort_by_key(|eni| (Reverse(fit(eni)), Reverse(eni.leased()), eni.device));
         enis.into_iter().map(|eni| eni.id.clone()).collect()
     }
 
@@ -225,10 +321,7 @@ impl Core {
             Room::OnEni => &self.backoffs.allocate,
             Room::NewEni => &self.backoffs.create,
         };
-        let coalesced = self
-            .waiting
-            .front()
-            .map(|waiter| waiter.since.after(self.config.timers.coalesce));
+        let coalesced = self.waiting.front().map(|waiter| waiter.since.after(self.coalesce()));
         // Without a permission the next try has the same end.
         (backoff.last != Some(Refusal::Denied))
             .then(|| backoff.next_try(Need::Starving).max(coalesced.unwrap_or(now)).max(now))

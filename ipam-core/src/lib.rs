@@ -11,6 +11,7 @@ mod action;
 mod add;
 mod address;
 mod backoff;
+mod block;
 mod cause;
 mod checkpoint;
 mod config;
@@ -34,6 +35,7 @@ mod pool;
 mod shrink;
 mod side_file;
 mod subnets;
+mod targets;
 mod time;
 mod usage;
 mod views;
@@ -58,6 +60,7 @@ pub use lease::{Lease, LeaseState};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
 pub use pool::{Pool, Supply};
+pub use targets::{Settings, TargetWarning};
 pub use time::{BootTime, Now, WallTime};
 
 /// Handle of a request, chosen by the shell; unique while the request is open.

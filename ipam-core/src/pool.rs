@@ -3,12 +3,16 @@
 //! Owns the invariant that a lease and its address agree: the address of a lease that is in view is `Leased` by its key,
 //! and every `Leased` address has that lease.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::ops::AddAssign;
 
-use vpc_types::{DeviceNumber, EniId, IpamKey};
+use vpc_types::{Allocation, DeviceNumber, EniId, IpamKey};
 
 use crate::address::AddressState;
+use crate::block::Tally;
+use crate::config::AllocationMode;
 use crate::eni::{Eni, EniPhase};
 use crate::lease::Lease;
 
@@ -67,28 +71,34 @@ impl Pool {
 
     /// Sums over all ENIs that are not leaving.
     pub fn supply(&self) -> Supply {
-        let mut supply = Supply::default();
+        self.sums(|_| Counted::Everywhere).supply
+    }
+
+    /// The same, with what is in allocations that are to go, according to `counted`, also apart.
+    pub(crate) fn sums(&self, counted: impl Fn(Allocation) -> Counted) -> Sums {
+        let mut sums = Sums::default();
         let serving = self
             .enis
             .values()
             .filter(|eni| eni.phase.is_arriving_or_ready() && eni.role.has_pods());
         for eni in serving {
-            for (_, state) in eni.addresses() {
-                supply.total += 1;
-                let slot = match state {
-                    AddressState::Leased(_) => &mut supply.assigned,
-                    AddressState::Cooling { .. } => &mut supply.cooling,
-                    AddressState::Free { .. } if eni.serves() => &mut supply.free,
-                    AddressState::Free { .. } if eni.is_arriving() => &mut supply.arriving,
-                    AddressState::Free { .. }
-                    | AddressState::Releasing(_)
-                    | AddressState::Missing { .. }
-                    | AddressState::Blocked { .. } => &mut supply.withheld,
-                };
-                *slot += 1;
+            let (serves, arrives) = (eni.serves(), eni.is_arriving());
+            for (allocation, block) in &eni.blocks {
+                let part = Supply::of(block.tally(), serves, arrives);
+                sums.supply += part;
+                if counted(*allocation) == Counted::Apart {
+                    sums.passing += part;
+                }
             }
         }
-        supply
+        sums
+    }
+
+    /// Keeps the sums of all blocks, so that those who read them next need not count.
+    pub(crate) fn keep_tallies(&mut self) {
+        for block in self.enis.values_mut().flat_map(|eni| eni.blocks.values_mut()) {
+            block.keep_tally();
+        }
     }
 
     /// ENIs that take a slot of the instance: attached, or about to be, or not yet let go.
@@ -106,31 +116,69 @@ impl Pool {
             .expect("an instance has far fewer ENIs than numbers")
     }
 
-    /// The address a new lease should get: on the ENI with most leases, so that others drain; among its free ones the
-    /// longest free.
-    pub(crate) fn pick(&self) -> Option<(EniId, Ipv4Addr)> {
-        let mut best: Option<(usize, &Eni)> = None;
+    /// The address a new lease should get: of the kind that is to stay, from the fullest prefix, then from the ENI with most
+    /// leases, so that others drain; among those the longest free.
+    pub(crate) fn pick(&self, mode: AllocationMode) -> Option<(EniId, Ipv4Addr)> {
+        let mut best = None;
         for eni in self.enis.values().filter(|eni| eni.serves()) {
             let leased = eni.leased();
-            let has_free = eni
-                .addresses()
-                .any(|(_, state)| matches!(state, AddressState::Free { .. }));
-            let better = best.is_none_or(|(most, other)| {
-                (leased, std::cmp::Reverse(eni.device)) > (most, std::cmp::Reverse(other.device))
-            });
-            if has_free && better {
-                best = Some((leased, eni));
+            for (allocation, block) in &eni.blocks {
+                let tally = block.tally();
+                let Some(longest_free) = tally.longest_free else {
+                    continue;
+                };
+                let fullest = (mode.is_kind_of(*allocation), tally.leased, leased, Reverse(eni.device));
+                let rank = (fullest, Reverse(longest_free));
+                if best.as_ref().is_none_or(|(other, _)| rank > *other) {
+                    best = Some((rank, &eni.id));
+                }
             }
         }
-        let (_, eni) = best?;
-        let longest_free = eni.addresses().filter_map(|(address, state)| match state {
-            AddressState::Free { since } => Some((*since, address)),
-            AddressState::Leased(_)
-            | AddressState::Cooling { .. }
-            | AddressState::Releasing(_)
-            | AddressState::Missing { .. }
-            | AddressState::Blocked { .. } => None,
-        });
-        longest_free.min().map(|(_, address)| (eni.id.clone(), address))
+        best.map(|((_, Reverse((_, address))), id)| (id.clone(), address))
+    }
+}
+
+/// Where an allocation counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// As part of the whole.
+    Everywhere,
+    /// As part of the whole, and apart: it is to go as soon as it is empty.
+    Apart,
+}
+
+/// Sums over all, and over what is to go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    pub(crate) supply: Supply,
+    pub(crate) passing: Supply,
+}
+
+impl Supply {
+    fn of(tally: Tally, serves: bool, arrives: bool) -> Self {
+        let (free, arriving, idle) = match (serves, arrives) {
+            (true, _) => (tally.free, 0, 0),
+            (false, true) => (0, tally.free, 0),
+            (false, false) => (0, 0, tally.free),
+        };
+        Self {
+            total: tally.total,
+            assigned: tally.leased,
+            cooling: tally.cooling,
+            free,
+            arriving,
+            withheld: tally.withheld() + idle,
+        }
+    }
+}
+
+impl AddAssign for Supply {
+    fn add_assign(&mut self, other: Self) {
+        self.total += other.total;
+        self.assigned += other.assigned;
+        self.cooling += other.cooling;
+        self.free += other.free;
+        self.arriving += other.arriving;
+        self.withheld += other.withheld;
     }
 }

@@ -3,24 +3,27 @@
 //! Nothing is given back on the lease table's word alone: a kernel dump that began after the address was last touched
 //! must show no life on it. An ENI goes as a whole where possible, since that costs two calls for all its addresses.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use vpc_types::{Allocation, EniId};
 
 use crate::action::Work;
-use crate::add::count;
 use crate::address::AddressState;
-use crate::config::{Provisioning, StartMode, WarmTarget};
+use crate::backoff::Jitter;
+use crate::block::Block;
+use crate::config::{AllocationMode, Provisioning, StartMode, WarmTarget};
 use crate::core::Core;
 use crate::eni::{Eni, EniPhase};
 use crate::event::EniRole;
-use crate::{BootTime, OpId};
+use crate::{BootTime, OpId, targets};
 
 /// Smallest number of addresses worth a release call: lots of four cut calls by half at the same supply.
-const LOT: u32 = 4;
+pub(crate) const LOT: u32 = 4;
 
-/// Why an address or ENI may not go yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why an address or ENI may not go yet, the weightiest reason last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Evidence {
     /// A new enough dump shows no life.
     Unused,
@@ -30,17 +33,28 @@ enum Evidence {
     Alive,
 }
 
+/// Free allocations of one kind on one ENI that could go in one call.
+struct Lot {
+    eni: EniId,
+    allocations: Vec<(Allocation, Evidence)>,
+}
+
 impl Core {
     pub(crate) fn plan_shrink(&mut self, now: BootTime) {
         let may = self.config.provisioning == Provisioning::Full && self.config.start == StartMode::Normal;
-        let settled = may && self.seen_ec2 && self.waiting.is_empty() && !self.growth_under_way();
-        let grace = self.started_at.after(self.config.timers.start_grace);
-        if !settled || self.pool.supply().free == 0 || !self.due(grace, now) {
+        if !may || !self.seen_ec2 || !self.waiting.is_empty() || self.growth_under_way() {
             return;
         }
-        let window = self.config.timers.release_window;
+        let grace = self.started_at.after(self.config.timers.start_grace);
+        if self.make_room(now) || !self.due(grace, now) {
+            return;
+        }
+        let window = self.release_window();
         let peak = self.usage.peak(window, now);
         if let Some(at) = self.usage.next_change(window) {
+            self.wake_at(at);
+        }
+        if let Some(at) = self.level_falls_at(now) {
             self.wake_at(at);
         }
         if !self.retire_one(peak, now) {
@@ -48,36 +62,28 @@ impl Core {
         }
     }
 
+    /// The window of this node: up to a quarter longer than the setting, so that nodes that lost their pods together do not
+    /// all call in the same second.
+    fn release_window(&self) -> Duration {
+        let window = self.config.timers.release_window;
+        window + Jitter::new(self.config.nonce).up_to(window / 4)
+    }
+
     fn growth_under_way(&self) -> bool {
         self.ops
             .values()
             .any(|r| matches!(r.work, Work::CreateEni { .. } | Work::AllocateAddresses { .. }))
-            || self
-                .pool
-                .enis()
-                .any(|eni| matches!(eni.phase, EniPhase::Available | EniPhase::Attached))
+            || self.pool.enis().any(Eni::is_arriving)
     }
 
     /// Free addresses beyond what targets and the peak ask to keep.
-    fn surplus(&self, peak: u32) -> u32 {
-        let supply = self.pool.supply();
-        let (warm, minimum) = match self.config.target {
-            WarmTarget::Enis(warm) => ((u32::from(warm) * u32::from(self.config.node.slots_per_eni)).max(1), 0),
-            WarmTarget::Prefixes(warm) => ((u32::from(warm) * 16).max(1), 0),
-            WarmTarget::Addresses { warm, minimum } => (warm, minimum),
-            WarmTarget::Adaptive => (2, 0),
-        };
-        let keep = peak.saturating_add(warm).max(minimum);
-        let grantable_soon = supply.total - supply.withheld;
-        supply
-            .free
-            .saturating_sub(warm)
-            .min(grantable_soon.saturating_sub(keep))
+    fn surplus(&self, peak: u32, now: BootTime) -> u32 {
+        targets::surplus(self.level(now), self.pool.supply(), peak, self.config.node.max_pods)
     }
 
     /// Retires the emptiest ENI that is not needed; whether one was found.
     fn retire_one(&mut self, peak: u32, now: BootTime) -> bool {
-        let surplus = self.surplus(peak);
+        let surplus = self.surplus(peak, now);
         let candidates: Vec<EniId> = self
             .pool
             .enis()
@@ -91,14 +97,7 @@ impl Core {
                 .idle_since
                 .after(timers.eni_idle)
                 .max(eni.known_since.after(timers.eni_minimum_life));
-            let evidence = eni
-                .addresses()
-                .map(|(address, state)| self.evidence(address, state))
-                .max_by_key(|e| match e {
-                    Evidence::Unused => 0,
-                    Evidence::TooOld => 1,
-                    Evidence::Alive => 2,
-                });
+            let evidence = eni.blocks.values().map(|block| self.evidence_of(block)).max();
             if !self.due(due_at, now) {
                 continue;
             }
@@ -119,49 +118,104 @@ impl Core {
         self.pool.leases().any(|lease| lease.device == eni.device)
     }
 
-    /// Releases single addresses in address mode; ENI mode keeps its ENIs filled.
+    /// Releases free allocations, emptiest ENI first: those that prefixes being switched on or off has left behind, wholly free
+    /// prefixes, and single addresses in lots. ENI mode keeps its ENIs filled.
     fn release_lot(&mut self, peak: u32, now: BootTime) {
-        let surplus = self.surplus(peak);
-        if surplus < LOT || matches!(self.config.target, WarmTarget::Enis(_)) {
+        let surplus = self.surplus(peak, now);
+        if surplus == 0 {
             return;
         }
-        let backoff = self.backoffs.release.not_before;
-        let emptiest = self
+        let mode = self.config.mode;
+        let left_over = match mode {
+            AllocationMode::Addresses => AllocationMode::Prefixes,
+            AllocationMode::Prefixes => AllocationMode::Addresses,
+        };
+        for kind in [left_over, mode] {
+            let Some(least) = self.least_lot(kind, now) else {
+                continue;
+            };
+            let mut lots = self.lots(kind, surplus, now).into_iter();
+            if let Some(lot) = lots.find(|lot| lot.allocations.len() >= least) {
+                self.release_if_unused(lot, now);
+                return;
+            }
+        }
+    }
+
+    /// The fewest allocations of this kind that are worth a call; `None`: they stay.
+    fn least_lot(&self, kind: AllocationMode, now: BootTime) -> Option<usize> {
+        let is_left_over = kind != self.config.mode && !self.stands_in();
+        match kind {
+            // They go as soon as they are empty, once what is to replace them is there.
+            _ if is_left_over => (self.missing(now).wanted == 0 || self.room().is_none()).then_some(1),
+            AllocationMode::Addresses if matches!(self.config.target, WarmTarget::Enis(_)) => None,
+            AllocationMode::Addresses => Some(LOT as usize),
+            AllocationMode::Prefixes => Some(1),
+        }
+    }
+
+    /// Where every slot of the instance is taken and prefixes are wanted: gives single addresses back, whose slots bring sixteen
+    /// times as many. Whether it did.
+    fn make_room(&mut self, now: BootTime) -> bool {
+        let missing = self.missing(now).wanted;
+        let may_swap = self.config.mode == AllocationMode::Prefixes && missing > 0 && self.room().is_none();
+        if !may_swap || self.stands_in() {
+            return false;
+        }
+        let lots = self.lots(AllocationMode::Addresses, missing.div_ceil(16), now);
+        let Some(lot) = lots.into_iter().max_by_key(|lot| lot.allocations.len()) else {
+            return false;
+        };
+        self.release_if_unused(lot, now)
+    }
+
+    /// What could go, per ENI, the one with fewest leases first; no lot has more than `most` addresses.
+    fn lots(&self, kind: AllocationMode, most: u32, now: BootTime) -> Vec<Lot> {
+        let mut enis: Vec<&Eni> = self
             .pool
             .enis()
             .filter(|eni| eni.serves() && eni.ec2_op.is_none() && eni.not_before <= now)
-            .min_by_key(|eni| eni.leased());
-        let Some(id) = emptiest.map(|eni| eni.id.clone()) else {
-            return;
-        };
-        if !self.due(backoff, now) {
-            return;
-        }
-        let eni = &self.pool.enis[&id];
-        let free = eni
-            .blocks
-            .iter()
-            .filter(|(_, block)| block.values().all(|s| matches!(s, AddressState::Free { .. })));
-        let mut lot = BTreeSet::new();
-        let mut too_old = false;
-        for (allocation, block) in free {
-            let fits =
-                count(lot.iter().map(|a: &Allocation| a.addresses().count()).sum()) + count(block.len()) <= surplus;
-            let verdicts: Vec<Evidence> = block
+            .collect();
+        enis.sort_by_key(|eni| (eni.leased(), Reverse(eni.device)));
+        let lot = |eni: &&Eni| {
+            let free = eni
+                .blocks
                 .iter()
-                .map(|(address, state)| self.evidence(*address, state))
-                .collect();
-            too_old |= verdicts.contains(&Evidence::TooOld);
-            if fits && verdicts.iter().all(|verdict| *verdict == Evidence::Unused) {
-                lot.insert(*allocation);
+                .filter(|(allocation, block)| kind.is_kind_of(**allocation) && block.tally().is_free());
+            let mut left = most;
+            let mut allocations = Vec::new();
+            for (allocation, block) in free {
+                let evidence = self.evidence_of(block);
+                let size = block.tally().total;
+                if size <= left && evidence != Evidence::Alive {
+                    left -= size;
+                    allocations.push((*allocation, evidence));
+                }
             }
-        }
-        if too_old {
+            Lot {
+                eni: eni.id.clone(),
+                allocations,
+            }
+        };
+        enis.iter().map(lot).filter(|lot| !lot.allocations.is_empty()).collect()
+    }
+
+    /// Releases a lot if the last kernel dump is new enough for all of it, and asks for one else. Whether it did.
+    fn release_if_unused(&mut self, lot: Lot, now: BootTime) -> bool {
+        if lot
+            .allocations
+            .iter()
+            .any(|(_, evidence)| *evidence == Evidence::TooOld)
+        {
             self.kernel.want(now);
+            return false;
         }
-        if count(lot.len()) >= LOT {
-            self.release(&id, lot);
+        let is_due = self.due(self.backoffs.release.not_before, now);
+        if is_due {
+            let allocations = lot.allocations.into_iter().map(|(allocation, _)| allocation).collect();
+            self.release(&lot.eni, allocations);
         }
+        is_due
     }
 
     fn release(&mut self, id: &EniId, allocations: BTreeSet<Allocation>) {
@@ -173,6 +227,11 @@ impl Core {
             allocations,
         });
         assert!(started == op, "operations are numbered in order");
+    }
+
+    fn evidence_of(&self, block: &Block) -> Evidence {
+        let verdicts = block.iter().map(|(address, state)| self.evidence(*address, state));
+        verdicts.max().unwrap_or(Evidence::Unused)
     }
 
     /// What the last kernel dump says about an address that no lease holds.
@@ -199,11 +258,9 @@ fn is_empty(eni: &Eni) -> bool {
         && eni.role == EniRole::Managed
         && eni.ec2_op.is_none()
         && eni.kernel_op.is_none()
-        && eni
-            .addresses()
-            .all(|(_, state)| matches!(state, AddressState::Free { .. }))
+        && eni.tallies().all(crate::block::Tally::is_free)
 }
 
 fn count_addresses(eni: &Eni) -> u32 {
-    count(eni.addresses().count())
+    eni.tallies().map(|tally| tally.total).sum()
 }

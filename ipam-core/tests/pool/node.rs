@@ -9,7 +9,9 @@ use ipam_core::{
     EniRole, Event, KernelView, LeakSweep, NodeFacts, Now, OnTermination, OpId, OpOutcome, Outcome, Provisioning,
     ReqId, Signs, StartMode, StoredFiles, SubnetChoice, Timers, TrunkSlot, ViewSource, WallTime, WarmTarget, Work,
 };
-use vpc_types::{Allocation, DeviceNumber, IpamKey, MacAddress, NetworkCard, PodName, VethPrefix, host_veth_name};
+use vpc_types::{
+    Allocation, DeviceNumber, IpamKey, MacAddress, NetworkCard, PodName, Prefix28, VethPrefix, host_veth_name,
+};
 
 pub(crate) const PRIMARY_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 
@@ -74,6 +76,12 @@ pub(crate) fn key(container: &str) -> IpamKey {
 
 pub(crate) fn ip(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, last)
+}
+
+/// Block `block` of 10.0.`third`.0/24.
+pub(crate) fn prefix(third: u8, block: u8) -> Allocation {
+    let net = ipnet::Ipv4Net::new([10, 0, third, block * 16].into(), 28).unwrap();
+    Allocation::Prefix(Prefix28::new(net).unwrap())
 }
 
 /// An ENI of this instance; number 0 is the primary one.
