@@ -117,7 +117,7 @@ mod tests {
             .for_each(|s| arrivals.record(at(s)));
         assert_eq!(arrivals.level(at(111)), 4, "four within any ten seconds");
         assert_eq!((arrivals.level(at(708)), arrivals.level(at(711))), (4, 2));
-        assert_eq!(arrivals.next_change(at(712)), Some(at(1311)));
+        assert_eq!(arrivals.next_change(at(712)), Some(at(1309)));
         assert_eq!((arrivals.level(at(9_999)), arrivals.next_change(at(9_999))), (0, None));
         (0..100).for_each(|_| arrivals.record(at(10_000)));
         assert_eq!(arrivals.level(at(10_000)), MOST);
