@@ -22,4 +22,4 @@ pub use ec2::observe::{CallObserver, CallReport};
 pub use ec2::request::{ClientToken, ClientTokenError, CreateEni, TagFilter, Want};
 pub use ec2::traits::{Ec2, EniAllocations, EniLifecycle, ReadEc2};
 pub use imds::client::{ImdsClient, ImdsError};
-pub use imds::facts::{ImdsEni, InstanceFacts};
+pub use imds::facts::{ImdsEni, ImdsGlance, InstanceFacts};

@@ -6,13 +6,12 @@ use std::fs;
 use anyhow::{Context, Result};
 use cloud::{Ec2Client, ImdsClient, InstanceFacts, ReadEc2};
 use datapath::NodeConfig;
-use ipam_core::{
-    AllocationMode, Core, CoreConfig, LeakSweep, NodeFacts, Provisioning, Restored, StartMode, SubnetChoice, TrunkSlot,
-};
+use ipam_core::{Core, CoreConfig, LeakSweep, NodeFacts, Provisioning, Restored, StartMode, TrunkSlot};
 use ipnet::Ipv4Net;
-use vpc_types::{InstanceLimits, SubnetId};
+use vpc_types::limits::PrefixDelegation;
+use vpc_types::{InstanceLimits, NetworkCard, SubnetId};
 
-use crate::config::Config;
+use crate::config::{Config, LeakedEnis};
 use crate::files;
 use crate::{clock, observe};
 
@@ -30,17 +29,28 @@ pub struct Node {
     pub limits: InstanceLimits,
 }
 
-/// Asks IMDS, and EC2 only about an unknown instance type.
-pub async fn learn(imds: &ImdsClient, ec2: &Ec2Client) -> Result<Node> {
+/// Asks IMDS, and EC2 only about an unknown instance type, if it may be asked.
+pub async fn learn(imds: &ImdsClient, ec2: &Ec2Client, provisioning: Provisioning) -> Result<Node> {
     let facts = imds.facts().await.context("cannot learn from IMDS who this node is")?;
     let limits = match InstanceLimits::of(&facts.instance_type) {
         Some(limits) => limits,
+        None if provisioning == Provisioning::ImdsOnly => unlimited(),
         None => ec2
             .describe_instance_type(&facts.instance_type)
             .await
             .with_context(|| format!("cannot learn the limits of instance type {}", facts.instance_type))?,
     };
     Ok(Node { facts, limits })
+}
+
+/// Where nothing is ever asked of EC2, no limit can be passed.
+fn unlimited() -> InstanceLimits {
+    InstanceLimits {
+        enis_per_card: vec![u16::MAX],
+        default_card: NetworkCard::DEFAULT,
+        ipv4_per_eni: u16::MAX,
+        prefix_delegation: PrefixDelegation::Supported,
+    }
 }
 
 impl Node {
@@ -64,14 +74,17 @@ impl Node {
         BTreeMap::from([(self.facts.subnet_id.clone(), self.facts.subnet_cidr)])
     }
 
-    fn core_config(&self, config: &Config) -> CoreConfig {
+    /// What the core is told before its first event.
+    pub fn core_config(&self, config: &Config) -> CoreConfig {
         let limit = self.limits.enis_on_default_card();
+        let pool = &config.pool;
+        let mode = pool.mode_on(self.limits.prefix_delegation);
         CoreConfig {
-            target: config.target,
-            mode: AllocationMode::Addresses,
-            provisioning: Provisioning::Full,
-            subnets: SubnetChoice::PrimaryOnly,
-            leak_sweep: LeakSweep::Off,
+            target: pool.target(mode),
+            mode,
+            provisioning: pool.provisioning,
+            subnets: pool.subnets,
+            leak_sweep: leak_sweep(config),
             start: StartMode::Normal,
             cluster: config.cluster_name.clone(),
             timers: config.timers,
@@ -94,9 +107,25 @@ impl Node {
     }
 }
 
+/// Only what may be changed is looked for, and only where the cluster's name tells ours from others'.
+fn leak_sweep(config: &Config) -> LeakSweep {
+    let may = config.pool.provisioning == Provisioning::Full && config.cluster_name.is_some();
+    match config.pool.leaked {
+        LeakedEnis::Swept if may => LeakSweep::On,
+        LeakedEnis::Swept | LeakedEnis::Left => LeakSweep::Off,
+    }
+}
+
 /// The core as the files left it. A file that cannot be used is set aside: the kernel then tells which addresses live.
 pub fn restore(node: &Node, config: &Config) -> Result<Core> {
     let core_config = node.core_config(config);
+    tracing::info!(warm = ?core_config.target, mode = ?core_config.mode, provisioning = ?core_config.provisioning, "pool");
+    if config.pool.mode != core_config.mode {
+        tracing::warn!(
+            kind = node.facts.instance_type,
+            "ENABLE_PREFIX_DELEGATION: this instance type has no prefixes; single addresses instead"
+        );
+    }
     let mut stored = files::read(&config.paths)?;
     loop {
         match Core::restore(core_config.clone(), &stored, clock::now()) {

@@ -11,6 +11,7 @@ pub mod config;
 pub mod exec;
 pub mod files;
 pub mod log;
+pub mod metadata;
 pub mod monitor;
 pub mod observe;
 pub mod owner;

@@ -11,21 +11,19 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use cloud::{Ec2Client, ImdsClient};
 use datapath::{Monitor, RouteSocket, SnatPolicy, apply_node};
-use ipam_core::Event;
-use ipnet::Ipv4Net;
+use ipam_core::{Event, Provisioning, ViewSource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::boot::{self, Node};
 use crate::config::Config;
-use crate::exec::{Ec2Executor, EniTags, Executors, KernelExecutor, Writer};
+use crate::exec::{Ec2Executor, Ec2Scope, EniTags, Executors, KernelExecutor, Writer};
+use crate::metadata::Metadata;
 use crate::observe::{Calls, Observer};
 use crate::owner::{self, Inbox, Input, Owner};
-use crate::serve::{self, Context, ExternalSnat, NodeReply};
+use crate::serve::{self, Context, ExternalSnat, NodeReply, PoolReply};
 use crate::{monitor, observe};
 
-/// How often the VPC's ranges are read again and the node's rules compared; the reference does both every 30 s.
-const NODE_CHECK: Duration = Duration::from_secs(30);
 /// Pause before a broken source of kernel notices is replaced.
 const RESUBSCRIBE: Duration = Duration::from_secs(1);
 /// After this, open connections are cut: plugins find the socket gone and wait for our successor.
@@ -76,7 +74,7 @@ struct Found {
 async fn find_out(config: &Config, calls: &Calls) -> Result<Found> {
     let imds = ImdsClient::new(&config.cloud)?;
     let ec2 = Ec2Client::connect(&config.cloud, &imds, Arc::new(calls.clone())).await?;
-    let node = boot::learn(&imds, &ec2).await?;
+    let node = boot::learn(&imds, &ec2, config.pool.provisioning).await?;
     tracing::info!(instance = %node.facts.instance_id, kind = node.facts.instance_type, address = %node.facts.local_ipv4, "node");
     // What a predecessor grants until it ends must be in the files when we read them.
     let lock = serve::take_over(&config.paths.socket).await?;
@@ -93,20 +91,17 @@ async fn run_as(config: Config, calls: Calls, found: Found, stop: StopSignals) -
     let core = boot::restore(&node, &config)?;
 
     let (inbox, queue) = owner::queue();
+    let unknown_subnet = Arc::new(Notify::new());
     let kernel = KernelExecutor::start(
         socket,
         node.subnets(),
         config.mtu,
         config.veth_prefix.clone(),
         inbox.clone(),
+        Arc::clone(&unknown_subnet),
     )?;
     let writer = Writer::start(config.paths.clone(), inbox.clone())?;
-    let tags = EniTags {
-        instance: node.facts.instance_id.clone(),
-        cluster: config.cluster_name.clone(),
-        additional: config.additional_tags.clone(),
-    };
-    let ec2 = Ec2Executor::new(ec2, tags, node.facts.mac, inbox.clone());
+    let ec2 = ec2_executor(&config, &node, ec2, imds.clone(), inbox.clone()).teaching(kernel.clone());
     let owner = Owner::new(
         core,
         config.add_deadline,
@@ -117,7 +112,16 @@ async fn run_as(config: Config, calls: Calls, found: Found, stop: StopSignals) -
     tokio::spawn(watch_kernel(monitor, inbox.clone()));
 
     let (ranges, vpc_cidrs) = watch::channel(vpc_cidrs);
-    tokio::spawn(check_node(imds, node.clone(), config.clone(), kernel, ranges));
+    let metadata = Metadata {
+        imds,
+        node: node.clone(),
+        config: config.clone(),
+        kernel,
+        ranges,
+        inbox: inbox.clone(),
+        unknown_subnet,
+    };
+    tokio::spawn(metadata.run());
     let context = Context {
         inbox: inbox.clone(),
         calls,
@@ -136,6 +140,31 @@ async fn run_as(config: Config, calls: Calls, found: Found, stop: StopSignals) -
     ended
 }
 
+fn ec2_executor(
+    config: &Config,
+    node: &Node,
+    ec2: Ec2Client,
+    imds: ImdsClient,
+    inbox: Inbox,
+) -> Ec2Executor<Ec2Client> {
+    let tags = EniTags {
+        instance: node.facts.instance_id.clone(),
+        cluster: config.cluster_name.clone(),
+        additional: config.additional_tags.clone(),
+    };
+    let scope = Ec2Scope {
+        primary_mac: node.facts.mac,
+        vpc: node.facts.vpc_id.clone(),
+        zone: node.facts.az.clone(),
+        untagged: config.pool.untagged,
+        source: match config.pool.provisioning {
+            Provisioning::ImdsOnly => ViewSource::Imds,
+            Provisioning::Full | Provisioning::Disabled => ViewSource::Ec2,
+        },
+    };
+    Ec2Executor::new(ec2, imds, tags, scope, inbox)
+}
+
 fn node_reply(node: &Node, config: &Config) -> NodeReply {
     NodeReply {
         network_policy_mode: config.network_policy_mode.clone(),
@@ -149,6 +178,7 @@ fn node_reply(node: &Node, config: &Config) -> NodeReply {
         region: node.facts.region.clone(),
         address: node.facts.local_ipv4,
         rules: node.datapath(config, node.facts.vpc_cidrs.clone()),
+        pool: PoolReply::new(&node.core_config(config), &config.warnings),
     }
 }
 
@@ -181,46 +211,5 @@ async fn watch_kernel(mut monitor: Monitor, inbox: Inbox) {
             }
         };
         inbox.send(Input::Event(Event::KernelChanged)).await;
-    }
-}
-
-/// ENIs that somebody made in other subnets: their masks and gateways are asked for once, ours are all in the primary's.
-async fn learn_subnets(imds: &ImdsClient, kernel: &KernelExecutor) {
-    match imds.enis().await {
-        Ok(enis) => {
-            for eni in enis {
-                if let Some(range) = eni.subnet_cidr {
-                    kernel.learn_subnet(eni.subnet, range);
-                }
-            }
-        }
-        Err(error) => tracing::warn!(error = %observe::Chain(&error), "ranges of other subnets not read"),
-    }
-}
-
-/// Keeps the node's rules in line: the VPC may gain ranges, and other programs flush rules.
-async fn check_node(
-    imds: ImdsClient,
-    node: Node,
-    config: Config,
-    kernel: KernelExecutor,
-    ranges: watch::Sender<Vec<Ipv4Net>>,
-) {
-    learn_subnets(&imds, &kernel).await;
-    loop {
-        tokio::time::sleep(NODE_CHECK).await;
-        match imds.vpc_cidrs(node.facts.mac).await {
-            Ok(found) if !found.is_empty() => {
-                ranges.send_if_modified(|known| {
-                    let changed = *known != found;
-                    known.clone_from(&found);
-                    changed
-                });
-            }
-            Ok(_) => tracing::warn!("IMDS shows no range of the VPC; keeping the known ones"),
-            Err(error) => tracing::debug!(error = %observe::Chain(&error), "VPC ranges not read"),
-        }
-        let cidrs = ranges.borrow().clone();
-        kernel.apply_node(node.datapath(&config, cidrs));
     }
 }

@@ -45,8 +45,12 @@ fn pools_and_enis_have_their_golden_bytes() {
         waiting: 5,
         enis_max: 6,
         orphans: 7,
+        prefixes: 8,
     };
-    check(&pool, &[0x08, 1, 0x10, 2, 0x18, 3, 0x20, 4, 0x28, 5, 0x30, 6, 0x38, 7]);
+    check(
+        &pool,
+        &[0x08, 1, 0x10, 2, 0x18, 3, 0x20, 4, 0x28, 5, 0x30, 6, 0x38, 7, 0x40, 8],
+    );
     let eni = agent::Eni {
         id: "e".into(),
         mac: "m".into(),
@@ -56,10 +60,15 @@ fn pools_and_enis_have_their_golden_bytes() {
         total: 2,
         assigned: 3,
         state: "s".into(),
+        role: "r".into(),
+        subnet: "t".into(),
+        prefixes: 4,
+        security_groups: vec!["g".into()],
     };
     let golden = [
         &[0x0a, 1, b'e', 0x12, 1, b'm', 0x18, 1, 0x20, 0xfe, 0x01][..],
         &[0x2a, 1, b'p', 0x30, 2, 0x38, 3, 0x42, 1, b's'],
+        &[0x4a, 1, b'r', 0x52, 1, b't', 0x58, 4, 0x62, 1, b'g'],
     ]
     .concat();
     check(&eni, &golden);
@@ -74,10 +83,16 @@ fn replies_have_their_golden_bytes() {
         pool: Some(agent::Pool::default()),
         enis: vec![agent::Eni::default()],
         ec2_calls: [("a".to_owned(), 2)].into(),
+        mode: "m".into(),
+        target: "t".into(),
+        provisioning: "p".into(),
+        safe_mode: true,
+        warnings: vec!["w".into()],
     };
     let golden = [
         &[0x08, 1, 0x12, 1, b'c', 0x1a, 1, b'd', 0x22, 0, 0x2a, 0][..],
         &[0x32, 5, 0x0a, 1, b'a', 0x10, 2],
+        &[0x3a, 1, b'm', 0x42, 1, b't', 0x4a, 1, b'p', 0x50, 1, 0x5a, 1, b'w'],
     ]
     .concat();
     check(&status, &golden);

@@ -1,11 +1,13 @@
 //! What IMDS says about the node and its ENIs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use vpc_types::{DeviceNumber, EniId, InstanceId, MacAddress, NetworkCard, Prefix28, SecurityGroupId, SubnetId, VpcId};
+use vpc_types::{
+    Allocation, DeviceNumber, EniId, InstanceId, MacAddress, NetworkCard, Prefix28, SecurityGroupId, SubnetId, VpcId,
+};
 
 use super::client::{ImdsClient, ImdsError, SET_DEADLINE, within};
 
@@ -61,6 +63,17 @@ pub struct ImdsEni {
     pub addresses: Vec<Ipv4Addr>,
     /// Delegated prefixes.
     pub prefixes: Vec<Prefix28>,
+    /// Security groups.
+    pub groups: BTreeSet<SecurityGroupId>,
+}
+
+/// What changes on ENIs, as IMDS shows it: the cheap look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImdsGlance {
+    /// Security groups of the ENI that was named.
+    pub groups: BTreeSet<SecurityGroupId>,
+    /// ENIs with an IPv4 address, by MAC.
+    pub enis: BTreeMap<MacAddress, Vec<Allocation>>,
 }
 
 impl ImdsClient {
@@ -125,15 +138,66 @@ impl ImdsClient {
         within(SET_DEADLINE, self.read_enis()).await
     }
 
-    async fn read_enis(&self) -> Result<Vec<ImdsEni>, ImdsError> {
+    /// Secondary addresses and prefixes of all ENIs, and the security groups of one: two questions, and two per ENI.
+    pub async fn glance(&self, primary: MacAddress) -> Result<ImdsGlance, ImdsError> {
+        within(SET_DEADLINE, async {
+            let mut enis = BTreeMap::new();
+            for mac in self.macs().await? {
+                let addresses: Vec<Ipv4Addr> = self
+                    .find_list(&leaf_path(mac, "local-ipv4s"))
+                    .await?
+                    .unwrap_or_default();
+                // Without its own address it comes, or goes, or is for EFA only.
+                if addresses.is_empty() {
+                    continue;
+                }
+                let singles = addresses.into_iter().skip(1).map(Allocation::Ip);
+                let prefixes = self.prefixes(mac).await?.into_iter().map(Allocation::Prefix);
+                enis.insert(mac, singles.chain(prefixes).collect());
+            }
+            let groups = self.security_groups(primary).await?;
+            Ok(ImdsGlance { groups, enis })
+        })
+        .await
+    }
+
+    /// Whether EC2 has announced that the instance will stop or end: by a spot notice, or by its Auto Scaling group.
+    pub async fn is_leaving(&self) -> Result<bool, ImdsError> {
+        within(SET_DEADLINE, async {
+            let spot = self.find("spot/instance-action").await?;
+            let group = self.find("autoscaling/target-lifecycle-state").await?;
+            Ok(spot.is_some() || group.is_some_and(|state| state == "Terminated"))
+        })
+        .await
+    }
+
+    async fn macs(&self) -> Result<Vec<MacAddress>, ImdsError> {
         let path = "network/interfaces/macs/";
-        let mut enis = Vec::new();
-        for entry in self.get_list::<String>(path).await? {
-            let mac = entry.trim_end_matches('/').parse();
-            let mac = mac.map_err(|_| ImdsError::Malformed {
+        let entries = self.get_list::<String>(path).await?;
+        let mac = |entry: &String| {
+            entry.trim_end_matches('/').parse().map_err(|_| ImdsError::Malformed {
                 path: path.to_owned(),
                 text: entry.clone(),
-            })?;
+            })
+        };
+        entries.iter().map(mac).collect()
+    }
+
+    async fn prefixes(&self, mac: MacAddress) -> Result<Vec<Prefix28>, ImdsError> {
+        let path = leaf_path(mac, "ipv4-prefix");
+        let prefix = |net: Ipv4Net| {
+            Prefix28::new(net).map_err(|_| ImdsError::Malformed {
+                path: path.clone(),
+                text: net.to_string(),
+            })
+        };
+        let nets = self.find_list::<Ipv4Net>(&path).await?.unwrap_or_default();
+        nets.into_iter().map(prefix).collect()
+    }
+
+    async fn read_enis(&self) -> Result<Vec<ImdsEni>, ImdsError> {
+        let mut enis = Vec::new();
+        for mac in self.macs().await? {
             enis.extend(self.find_eni(mac).await?);
         }
         enis.sort_by_key(|eni| eni.mac);
@@ -151,14 +215,6 @@ impl ImdsClient {
         let Some(subnet) = self.find_as(&of_mac("subnet-id")).await? else {
             return Ok(None);
         };
-        let prefixes_path = of_mac("ipv4-prefix");
-        let prefixes = self.find_list::<Ipv4Net>(&prefixes_path).await?.unwrap_or_default();
-        let prefix = |net| {
-            Prefix28::new(net).map_err(|_| ImdsError::Malformed {
-                path: prefixes_path.clone(),
-                text: net.to_string(),
-            })
-        };
         Ok(Some(ImdsEni {
             id,
             mac,
@@ -170,7 +226,13 @@ impl ImdsClient {
             subnet,
             subnet_cidr: self.find_as(&of_mac("subnet-ipv4-cidr-block")).await?,
             addresses: self.find_list(&of_mac("local-ipv4s")).await?.unwrap_or_default(),
-            prefixes: prefixes.into_iter().map(prefix).collect::<Result<_, _>>()?,
+            prefixes: self.prefixes(mac).await?,
+            groups: self
+                .find_list(&of_mac("security-group-ids"))
+                .await?
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
         }))
     }
 }

@@ -119,6 +119,46 @@ async fn a_half_listed_eni_is_left_out() {
 }
 
 #[tokio::test]
+async fn a_glance_costs_two_questions_and_two_for_each_eni() {
+    let mut paths = metadata();
+    paths.insert(
+        "network/interfaces/macs/02:00:00:00:00:02/local-ipv4s".into(),
+        "10.0.1.20".into(),
+    );
+    let server = Canned::start(imds(paths)).await;
+    let primary = MAC.parse().unwrap();
+    let glance = client(&server.url).glance(primary).await.unwrap();
+    assert_eq!((glance.groups.len(), glance.enis.len()), (2, 2));
+    let shown: Vec<String> = glance.enis[&primary].iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.1.11", "10.0.1.32/28"]);
+    let asked = server
+        .requests()
+        .iter()
+        .filter(|request| request.method == "GET")
+        .count();
+    assert_eq!(asked, 2 + 2 * 2);
+}
+
+#[tokio::test]
+async fn a_notice_of_the_end_is_either_of_two() {
+    let leaving = async |path: &str, text: &str| {
+        let mut paths = metadata();
+        paths.insert(path.to_owned(), text.to_owned());
+        let server = Canned::start(imds(paths)).await;
+        client(&server.url).is_leaving().await.unwrap()
+    };
+    assert!(!leaving("autoscaling/target-lifecycle-state", "InService").await);
+    assert!(leaving("autoscaling/target-lifecycle-state", "Terminated").await);
+    assert!(
+        leaving(
+            "spot/instance-action",
+            r#"{"action":"terminate","time":"2026-01-01T00:00:00Z"}"#
+        )
+        .await
+    );
+}
+
+#[tokio::test]
 async fn an_error_names_path_and_status() {
     let mut paths = metadata();
     paths.remove("placement/availability-zone");

@@ -93,15 +93,22 @@ fn status_json(status: &GetStatusReply) -> Value {
         json!({
             "id": eni.id, "mac": eni.mac, "deviceNumber": eni.device_number, "routeTable": eni.route_table,
             "primaryAddress": eni.primary_address, "total": eni.total, "assigned": eni.assigned, "state": eni.state,
+            "role": eni.role, "subnet": eni.subnet, "prefixes": eni.prefixes, "securityGroups": eni.security_groups,
         })
     };
     json!({
         "ready": status.ready,
         "cause": status.cause,
         "detail": status.detail,
+        "mode": status.mode,
+        "target": status.target,
+        "provisioning": status.provisioning,
+        "safeMode": status.safe_mode,
+        "warnings": status.warnings,
         "pool": {
             "total": pool.total, "assigned": pool.assigned, "cooling": pool.cooling, "free": pool.free,
             "waiting": pool.waiting, "enisMax": pool.enis_max, "orphans": pool.orphans,
+            "prefixes": pool.prefixes,
         },
         "enis": status.enis.iter().map(eni).collect::<Vec<_>>(),
         "ec2Calls": status.ec2_calls.iter().collect::<std::collections::BTreeMap<_, _>>(),

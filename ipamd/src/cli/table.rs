@@ -18,6 +18,19 @@ pub(crate) fn status(status: &GetStatusReply) -> String {
         "addresses  {} total, {} assigned, {} cooling, {} free; {} waiting, {} orphans",
         pool.total, pool.assigned, pool.cooling, pool.free, pool.waiting, pool.orphans,
     );
+    let safe = if status.safe_mode {
+        "; SAFE MODE: nothing is given back"
+    } else {
+        ""
+    };
+    let _ = writeln!(
+        text,
+        "pool       {}, provisioning {}, new {}; {} prefixes{safe}",
+        status.target, status.provisioning, status.mode, pool.prefixes,
+    );
+    for warning in &status.warnings {
+        let _ = writeln!(text, "warning    {warning}");
+    }
     let _ = writeln!(text, "ENIs       {} of {}", status.enis.len(), pool.enis_max);
     for eni in &status.enis {
         let table = if eni.route_table == 254 {
@@ -27,8 +40,16 @@ pub(crate) fn status(status: &GetStatusReply) -> String {
         };
         let _ = writeln!(
             text,
-            "  {:<22} device {:<2} table {:<5} {:<15} {:>3}/{:<3} {}",
-            eni.id, eni.device_number, table, eni.primary_address, eni.assigned, eni.total, eni.state,
+            "  {:<22} device {:<2} table {:<5} {:<15} {:>3}/{:<3} {} {} {}",
+            eni.id,
+            eni.device_number,
+            table,
+            eni.primary_address,
+            eni.assigned,
+            eni.total,
+            eni.role,
+            eni.state,
+            eni.subnet,
         );
     }
     let mut calls: Vec<_> = status.ec2_calls.iter().collect();

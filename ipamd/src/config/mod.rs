@@ -4,6 +4,7 @@
 //! the fallback stays and a warning names the variable.
 
 mod parse;
+mod pool;
 pub mod raw;
 mod timers;
 
@@ -14,11 +15,12 @@ use std::time::Duration;
 
 use cloud::CloudConfig;
 use datapath::{NodePorts, SnatPolicy};
-use ipam_core::{Timers, WarmTarget};
+use ipam_core::Timers;
 use ipnet::Ipv4Net;
 use vpc_types::{FwMark, VethPrefix};
 
 use self::parse::Reader;
+pub use self::pool::{CordonUse, LeakedEnis, PoolConfig, UntaggedEnis};
 use crate::paths::Paths;
 
 /// Where log lines go.
@@ -35,12 +37,14 @@ pub enum LogTarget {
 /// Everything the operator decided.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Warm target.
-    pub target: WarmTarget,
+    /// Targets, and what may be changed at EC2.
+    pub pool: PoolConfig,
     /// Most ENIs; `None`: the instance's limit.
     pub max_eni: Option<u16>,
     /// Durations of the pool.
     pub timers: Timers,
+    /// How often IMDS is read.
+    pub imds: ImdsTimers,
     /// Longest wait of an AddNetwork. Below the plugin's 35 s, so that the refusal and its reason arrive.
     pub add_deadline: Duration,
     /// MTU of ENIs.
@@ -86,7 +90,17 @@ impl Config {
         let mut reader = Reader::new(environment);
         reader.refuse_what_is_not_there_yet();
         let mut timers = timers::parse(&mut reader);
-        timers.pool.cooldown = reader.seconds("IP_COOLDOWN_PERIOD").unwrap_or(timers.pool.cooldown);
+        if let Some(cooldown) = reader.seconds("IP_COOLDOWN_PERIOD") {
+            timers.pool.cooldown = cooldown;
+            let least = timers.pool.hold();
+            if least > cooldown {
+                reader.warn(format!(
+                    "IP_COOLDOWN_PERIOD={}: {} s are kept, for late plugins' sake",
+                    cooldown.as_secs(),
+                    least.as_secs()
+                ));
+            }
+        }
         let cloud = CloudConfig::from_lookup(|name| environment.get(name).cloned());
         let cloud = cloud.unwrap_or_else(|error| {
             reader.error(error.to_string());
@@ -97,12 +111,10 @@ impl Config {
             &reader.text("AWS_VPC_K8S_CNI_BACKING_STORE"),
         );
         let config = Self {
-            target: warm_target(&mut reader),
-            max_eni: reader
-                .integer("MAX_ENI")
-                .and_then(|n| u16::try_from(n).ok())
-                .filter(|n| *n >= 1),
+            pool: PoolConfig::parse(&mut reader),
+            max_eni: reader.limit("MAX_ENI"),
             timers: timers.pool,
+            imds: timers.imds,
             add_deadline: timers.add_deadline,
             mtu: reader.mtu("AWS_VPC_ENI_MTU"),
             veth_prefix: reader.veth_prefix("AWS_VPC_K8S_CNI_VETHPREFIX"),
@@ -126,18 +138,6 @@ impl Config {
         } else {
             Err(ConfigErrors(errors))
         }
-    }
-}
-
-/// Either of the two address targets replaces the ENI target.
-fn warm_target(reader: &mut Reader<'_>) -> WarmTarget {
-    let warm = reader.target("WARM_IP_TARGET");
-    let minimum = reader.target("MINIMUM_IP_TARGET");
-    let enis = reader.target("WARM_ENI_TARGET");
-    if warm == 0 && minimum == 0 {
-        WarmTarget::Enis(u16::try_from(enis).unwrap_or(u16::MAX))
-    } else {
-        WarmTarget::Addresses { warm, minimum }
     }
 }
 
@@ -171,6 +171,25 @@ fn log_target(text: &str, paths: &Paths) -> LogTarget {
 pub(crate) struct AllTimers {
     pub(crate) pool: Timers,
     pub(crate) add_deadline: Duration,
+    pub(crate) imds: ImdsTimers,
+}
+
+/// How often IMDS is read. Each pause varies by a tenth, so that nodes that started together do not ask together for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImdsTimers {
+    /// Ranges of the VPC, and whether the instance is about to end. A spot notice comes two minutes before the end.
+    pub notices: Duration,
+    /// ENIs, addresses and security groups; the reference compares them as often.
+    pub enis: Duration,
+}
+
+impl Default for ImdsTimers {
+    fn default() -> Self {
+        Self {
+            notices: Duration::from_secs(30),
+            enis: Duration::from_secs(60),
+        }
+    }
 }
 
 #[cfg(test)]

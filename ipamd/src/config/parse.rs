@@ -14,9 +14,8 @@ use super::raw::{OnBad, Row, TABLE};
 const MTU_RANGE: std::ops::RangeInclusive<u16> = 576..=9001;
 
 /// Features of the reference that this version does not have. Starting without one that is asked for would break pods.
-const NOT_YET: [&str; 5] = [
+const NOT_YET: [&str; 4] = [
     "ENABLE_IPv6",
-    "ENABLE_PREFIX_DELEGATION",
     "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
     "ENABLE_POD_ENI",
     "ENABLE_MULTI_NIC",
@@ -94,14 +93,34 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A whole number; `None` when unset by default ("-1").
-    pub(crate) fn integer(&mut self, name: &str) -> Option<i64> {
-        Some(self.parse(name, "a whole number", |text| text.parse().ok())).filter(|n| *n >= 0)
+    /// A limit of at least 1; `None` when there is none ("-1"). Zero and other negative numbers count as none, and are named.
+    pub(crate) fn limit(&mut self, name: &str) -> Option<u16> {
+        let given: i64 = self.parse(name, "a whole number", |text| text.parse().ok());
+        let limit = u16::try_from(given).ok().filter(|limit| *limit >= 1);
+        if limit.is_none() && given != -1 {
+            self.warnings.push(format!(
+                "{name}={given}: no number of at least 1; there is no limit then"
+            ));
+        }
+        limit
     }
 
-    /// A warm target: negative counts as unset.
-    pub(crate) fn target(&mut self, name: &str) -> u32 {
-        self.parse(name, "a whole number of at least 0", |text| text.parse().ok())
+    /// A target of the pool; `None` when unset. A text that is no number, or a negative one, counts as unset, and is named.
+    pub(crate) fn target(&mut self, name: &str) -> Option<u32> {
+        let text = self.text(name);
+        if text.is_empty() {
+            return None;
+        }
+        let target = text.parse().ok();
+        if target.is_none() {
+            let complaint = format!("{name}={text:?}: expected a whole number of at least 0; as if it were not set");
+            self.warnings.push(complaint);
+        }
+        target
+    }
+
+    pub(crate) fn warn(&mut self, text: String) {
+        self.warnings.push(text);
     }
 
     pub(crate) fn seconds(&mut self, name: &str) -> Option<Duration> {

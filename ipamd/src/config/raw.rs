@@ -36,22 +36,34 @@ use OnBad::{Fallback, Refuse};
 /// Every variable that this daemon reads itself. Endpoints, proxies and credentials are in `cloud::VARIABLES`.
 pub const TABLE: &[Row] = &[
     row(
-        "WARM_ENI_TARGET",
-        "1",
+        "ENABLE_PREFIX_DELEGATION",
+        "false",
         Fallback,
-        "whole ENIs' worth of free addresses to keep",
+        "true: addresses come as /28 prefixes, where the instance type can have them",
+    ),
+    row(
+        "WARM_ENI_TARGET",
+        "",
+        Fallback,
+        "whole ENIs' worth of free addresses to keep; without prefixes only",
+    ),
+    row(
+        "WARM_PREFIX_TARGET",
+        "",
+        Fallback,
+        "free prefixes to keep; with prefixes only",
     ),
     row(
         "WARM_IP_TARGET",
-        "0",
+        "",
         Fallback,
-        "free addresses to keep; not 0 replaces WARM_ENI_TARGET",
+        "free addresses to keep; not 0 replaces WARM_ENI_TARGET and WARM_PREFIX_TARGET",
     ),
     row(
         "MINIMUM_IP_TARGET",
-        "0",
+        "",
         Fallback,
-        "addresses to hold in all; not 0 replaces WARM_ENI_TARGET",
+        "addresses to hold in all; not 0 replaces WARM_ENI_TARGET and WARM_PREFIX_TARGET",
     ),
     row(
         "MAX_ENI",
@@ -63,7 +75,43 @@ pub const TABLE: &[Row] = &[
         "IP_COOLDOWN_PERIOD",
         "30",
         Refuse,
-        "seconds an address rests between two pods",
+        "seconds an address rests between two pods; 12 at least",
+    ),
+    row(
+        "ENABLE_SUBNET_DISCOVERY",
+        "true",
+        Fallback,
+        "new ENIs go to the subnets of the zone whose tags allow it; false: to the primary ENI's subnet",
+    ),
+    row(
+        "MANAGE_UNTAGGED_ENI",
+        "true",
+        Fallback,
+        "false: ENIs with neither our instance tag nor the tag no_manage are left alone",
+    ),
+    row(
+        "DISABLE_NETWORK_RESOURCE_PROVISIONING",
+        "false",
+        Fallback,
+        "true: nothing is changed at EC2, only looked at",
+    ),
+    row(
+        "ENABLE_IMDS_ONLY_MODE",
+        "false",
+        Fallback,
+        "true: EC2 is not even asked; IMDS tells what the node has",
+    ),
+    row(
+        "DISABLE_LEAKED_ENI_CLEANUP",
+        "false",
+        Fallback,
+        "true: ENIs that other nodes of the cluster left behind are not looked for",
+    ),
+    row(
+        "AWS_MANAGE_ENIS_NON_SCHEDULABLE",
+        "false",
+        Fallback,
+        "true: a cordoned node goes on growing and shrinking its pool",
     ),
     row("AWS_VPC_ENI_MTU", "9001", Refuse, "MTU of ENIs, 576 to 9001"),
     row(
@@ -102,7 +150,12 @@ pub const TABLE: &[Row] = &[
         Fallback,
         "keep replies of NodePort connections on the primary ENI",
     ),
-    row("CLUSTER_NAME", "", Fallback, "cluster name for ENI tags"),
+    row(
+        "CLUSTER_NAME",
+        "",
+        Fallback,
+        "cluster name: for ENI tags, and for which subnets and left-over ENIs are ours",
+    ),
     row(
         "ADDITIONAL_ENI_TAGS",
         "{}",
@@ -140,7 +193,6 @@ pub const TABLE: &[Row] = &[
         "false stops the daemon: not possible yet",
     ),
     row("ENABLE_IPv6", "false", Refuse, "true is not possible yet"),
-    row("ENABLE_PREFIX_DELEGATION", "false", Refuse, "true is not possible yet"),
     row(
         "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
         "false",

@@ -1,3 +1,5 @@
+use ipam_core::{AllocationMode, Provisioning, SubnetChoice, WarmTarget};
+
 use super::*;
 
 fn config(pairs: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
@@ -11,7 +13,9 @@ fn config(pairs: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
 #[test]
 fn an_empty_environment_is_valid_and_quiet() {
     let config = config(&[]).unwrap();
-    assert_eq!(config.target, WarmTarget::Enis(1));
+    assert_eq!(config.pool.target(AllocationMode::Addresses), WarmTarget::Adaptive);
+    assert_eq!(config.pool.provisioning, Provisioning::Full);
+    assert_eq!(config.pool.subnets, SubnetChoice::ByTag);
     assert_eq!(
         (config.max_eni, config.mtu, config.timers.cooldown.as_secs()),
         (None, 9001, 30)
@@ -46,27 +50,86 @@ fn every_mistake_is_reported_at_once_by_name() {
 
 #[test]
 fn bad_targets_fall_back_and_say_so() {
-    let config = config(&[("WARM_IP_TARGET", "abc"), ("WARM_ENI_TARGET", "-3"), ("MAX_ENI", "0")]).unwrap();
-    assert_eq!((config.target, config.max_eni), (WarmTarget::Enis(1), None));
-    assert!(
-        config.warnings.iter().any(|w| w.contains("WARM_IP_TARGET=\"abc\"")),
-        "{:?}",
-        config.warnings
-    );
-    assert_eq!(config.warnings.len(), 2);
+    let config = config(&[
+        ("WARM_IP_TARGET", "abc"),
+        ("WARM_ENI_TARGET", "-3"),
+        ("MAX_ENI", "0"),
+        ("IP_COOLDOWN_PERIOD", "5"),
+    ])
+    .unwrap();
+    assert_eq!(config.pool.target(AllocationMode::Addresses), WarmTarget::Adaptive);
+    assert_eq!(config.max_eni, None);
+    for name in [
+        "WARM_IP_TARGET=\"abc\"",
+        "WARM_ENI_TARGET=\"-3\"",
+        "MAX_ENI=0",
+        "IP_COOLDOWN_PERIOD=5",
+    ] {
+        assert!(
+            config.warnings.iter().any(|w| w.contains(name)),
+            "{name}: {:?}",
+            config.warnings
+        );
+    }
+    assert_eq!(config.warnings.len(), 4);
 }
 
 #[test]
-fn either_address_target_replaces_the_eni_target() {
-    let target = |pairs| config(pairs).unwrap().target;
-    assert_eq!(
-        target(&[("MINIMUM_IP_TARGET", "4")]),
-        WarmTarget::Addresses { warm: 0, minimum: 4 }
+fn either_address_target_replaces_the_others() {
+    let target = |pairs| config(pairs).unwrap().pool.target(AllocationMode::Addresses);
+    let prefixes = |pairs| config(pairs).unwrap().pool.target(AllocationMode::Prefixes);
+    let minimum = [("MINIMUM_IP_TARGET", "4")];
+    assert_eq!(target(&minimum), WarmTarget::Addresses { warm: 0, minimum: 4 });
+    let warm = [("WARM_IP_TARGET", "2"), ("WARM_ENI_TARGET", "3")];
+    assert_eq!(target(&warm), WarmTarget::Addresses { warm: 2, minimum: 0 });
+    assert_eq!(prefixes(&warm), WarmTarget::Addresses { warm: 2, minimum: 0 });
+    let whole = [
+        ("WARM_ENI_TARGET", "0"),
+        ("WARM_PREFIX_TARGET", "1"),
+        ("WARM_IP_TARGET", "0"),
+    ];
+    assert_eq!(target(&whole), WarmTarget::Enis(0));
+    assert_eq!(prefixes(&whole), WarmTarget::Prefixes(1));
+    assert_eq!(prefixes(&[("WARM_ENI_TARGET", "1")]), WarmTarget::Adaptive);
+}
+
+#[test]
+fn targets_without_effect_are_named_unless_the_chart_set_them() {
+    let warnings = |pairs| config(pairs).unwrap().warnings;
+    let chart = [
+        ("WARM_ENI_TARGET", "1"),
+        ("WARM_PREFIX_TARGET", "1"),
+        ("WARM_IP_TARGET", "5"),
+    ];
+    assert_eq!(warnings(&chart), Vec::<String>::new());
+    let both = warnings(&[("WARM_ENI_TARGET", "2"), ("WARM_IP_TARGET", "5")]);
+    assert!(both.len() == 1 && both[0].contains("WARM_ENI_TARGET=2"), "{both:?}");
+    let other = warnings(&[("ENABLE_PREFIX_DELEGATION", "true"), ("WARM_ENI_TARGET", "0")]);
+    assert!(
+        other.len() == 1 && other[0].contains("ENABLE_PREFIX_DELEGATION"),
+        "{other:?}"
     );
-    assert_eq!(
-        target(&[("WARM_IP_TARGET", "2"), ("WARM_ENI_TARGET", "3")]),
-        WarmTarget::Addresses { warm: 2, minimum: 0 }
+    let minimum = warnings(&[("MINIMUM_IP_TARGET", "10")]);
+    assert!(
+        minimum.len() == 1 && minimum[0].contains("MINIMUM_IP_TARGET"),
+        "{minimum:?}"
     );
+}
+
+#[test]
+fn types_without_nitro_have_single_addresses() {
+    use vpc_types::limits::PrefixDelegation::{Supported, Unsupported};
+    let pool = config(&[("ENABLE_PREFIX_DELEGATION", "true")]).unwrap().pool;
+    assert_eq!(pool.mode_on(Supported), AllocationMode::Prefixes);
+    assert_eq!(pool.mode_on(Unsupported), AllocationMode::Addresses);
+}
+
+#[test]
+fn the_imds_only_switch_is_the_stronger_one() {
+    let of = |pairs: &[(&str, &str)]| config(pairs).unwrap().pool.provisioning;
+    let disabled = ("DISABLE_NETWORK_RESOURCE_PROVISIONING", "true");
+    assert_eq!(of(&[disabled]), Provisioning::Disabled);
+    assert_eq!(of(&[disabled, ("ENABLE_IMDS_ONLY_MODE", "1")]), Provisioning::ImdsOnly);
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ipam_core::Timers;
 
-use super::AllTimers;
 use super::parse::Reader;
+use super::{AllTimers, ImdsTimers};
 
 /// Longest wait of an AddNetwork: the plugin gives up after 35 s and must still get the reason.
 const ADD_DEADLINE: Duration = Duration::from_secs(30);
@@ -14,6 +14,7 @@ pub(crate) fn parse(reader: &mut Reader<'_>) -> AllTimers {
     let mut timers = AllTimers {
         pool: Timers::default(),
         add_deadline: ADD_DEADLINE,
+        imds: ImdsTimers::default(),
     };
     let text = reader.text("VPC_CNI_TIMERS");
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
@@ -60,6 +61,8 @@ fn slot<'a>(timers: &'a mut AllTimers, name: &str) -> Option<&'a mut Duration> {
         "half_made_after" => &mut pool.half_made_after,
         "half_made_age" => &mut pool.half_made_age,
         "add_deadline" => &mut timers.add_deadline,
+        "imds_notices" => &mut timers.imds.notices,
+        "imds_enis" => &mut timers.imds.enis,
         _ => return None,
     })
 }

@@ -1,19 +1,26 @@
 //! Runs EC2 work through the SDK and translates: core's words into calls, views and error classes into events.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use cloud::{AttachmentStatus, Class, ClientToken, CreateEni, Ec2, Ec2Error, EniKind, EniView, ErrorCode, TagFilter};
-use ipam_core::{
-    Applied, AttachmentFact, AttachmentState, Ec2View, EniFact, EniRole, Event, OnTermination, OpId, OpOutcome,
-    Refusal, Scope, ViewSource, WallTime, Want, Work,
+use cloud::{
+    AttachmentStatus, Class, ClientToken, CreateEni, Ec2, Ec2Error, EniKind, EniView, ErrorCode, ImdsClient, ImdsEni,
+    SubnetView, TagFilter,
 };
+use ipam_core::{
+    Applied, AttachmentFact, AttachmentState, BootTime, Ec2View, EniFact, EniRole, Event, OnTermination, OpId,
+    OpOutcome, Refusal, Scope, SubnetFact, SubnetsView, ViewSource, WallTime, Want, Work,
+};
+use ipnet::Ipv4Net;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use vpc_types::{Allocation, DeviceNumber, InstanceId, MacAddress, NetworkCard, SecurityGroupId};
+use vpc_types::{Allocation, AttachmentId, DeviceNumber, InstanceId, MacAddress, NetworkCard, SecurityGroupId, VpcId};
 
 use crate::clock;
+use crate::config::UntaggedEnis;
+use crate::exec::KernelExecutor;
 use crate::observe::Chain;
 use crate::owner::{Inbox, Input};
 
@@ -22,6 +29,26 @@ const TAG_CREATED: &str = "node.k8s.amazonaws.com/createdAt";
 const TAG_CLUSTER: &str = "cluster.k8s.amazonaws.com/name";
 const TAG_NO_MANAGE: &str = "node.k8s.amazonaws.com/no_manage";
 const TAG_OWNER: (&str, &str) = ("eks:eni:owner", "amazon-vpc-cni");
+
+/// IMDS has no ids of attachments, and where it stands in for EC2 nobody needs them.
+const UNKNOWN_ATTACHMENT: &str = "eni-attach-00000000";
+/// Descriptions of ENIs begin with it, ours and the reference's; nobody else's left-over ENIs are touched.
+const DESCRIPTION: &str = "aws-K8S-";
+
+/// What calls and views depend on, beside the core's words.
+#[derive(Debug, Clone)]
+pub struct Ec2Scope {
+    /// MAC of the primary ENI.
+    pub primary_mac: MacAddress,
+    /// The VPC.
+    pub vpc: VpcId,
+    /// The node's zone.
+    pub zone: String,
+    /// Whose ENIs without a word on that are.
+    pub untagged: UntaggedEnis,
+    /// Whether EC2 may be asked at all.
+    pub source: ViewSource,
+}
 
 /// Tags of ENIs made on this node.
 #[derive(Debug, Clone)]
@@ -60,25 +87,43 @@ fn rfc3339(at: WallTime) -> String {
 #[derive(Debug)]
 pub struct Ec2Executor<E> {
     ec2: E,
+    imds: ImdsClient,
     tags: EniTags,
-    primary_mac: MacAddress,
+    scope: Ec2Scope,
+    kernel: Option<KernelExecutor>,
     inbox: Inbox,
 }
 
 impl<E: Ec2> Ec2Executor<E> {
     /// An executor that tells `inbox` what came of its work.
-    pub fn new(ec2: E, tags: EniTags, primary_mac: MacAddress, inbox: Inbox) -> Self {
+    pub fn new(ec2: E, imds: ImdsClient, tags: EniTags, scope: Ec2Scope, inbox: Inbox) -> Self {
         Self {
             ec2,
+            imds,
             tags,
-            primary_mac,
+            scope,
+            kernel: None,
             inbox,
         }
     }
 
-    /// One list of ENIs.
+    /// Tells `kernel` the ranges of subnets as they become known: new ENIs may go there.
+    pub fn teaching(mut self, kernel: KernelExecutor) -> Self {
+        self.kernel = Some(kernel);
+        self
+    }
+
+    /// One list of ENIs or subnets.
     pub async fn describe(&self, scope: Scope) {
         let started_at = clock::now().boot;
+        let event = match self.scope.source {
+            ViewSource::Imds => self.describe_by_imds(scope, started_at).await,
+            ViewSource::Ec2 => self.describe_by_ec2(scope, started_at).await,
+        };
+        self.inbox.send(Input::Event(event)).await;
+    }
+
+    async fn describe_by_ec2(&self, scope: Scope, started_at: BootTime) -> Event {
         let listed = match scope {
             Scope::Attached => self.ec2.describe_instance_enis(&self.tags.instance).await,
             Scope::OwnAvailable => {
@@ -88,28 +133,116 @@ impl<E: Ec2> Ec2Executor<E> {
                 };
                 self.ec2.describe_available_enis(&[own]).await
             }
-            // Not asked for yet.
-            Scope::Leaked | Scope::Subnets => return,
+            Scope::Leaked => self.leaked().await,
+            Scope::Subnets => return self.subnets(started_at).await,
         };
-        let event = match listed {
-            Ok(views) => {
-                let enis = views.iter().filter_map(|view| self.fact(view)).collect();
-                Event::Ec2Viewed(Ec2View {
-                    started_at,
-                    scope,
-                    source: ViewSource::Ec2,
-                    enis,
-                })
+        match listed {
+            Ok(views) => Event::Ec2Viewed(Ec2View {
+                started_at,
+                scope,
+                source: ViewSource::Ec2,
+                enis: views.iter().filter_map(|view| self.fact(view)).collect(),
+            }),
+            Err(error) => describe_failed(scope, &error),
+        }
+    }
+
+    /// ENIs that nodes of this cluster left behind. Without a cluster's name they could be anybody's.
+    async fn leaked(&self) -> Result<Vec<EniView>, Ec2Error> {
+        let Some(cluster) = &self.tags.cluster else {
+            return Ok(Vec::new());
+        };
+        let filters = [
+            TagFilter::Present(TAG_INSTANCE.to_owned()),
+            TagFilter::Equals {
+                key: TAG_CLUSTER.to_owned(),
+                value: cluster.clone(),
+            },
+        ];
+        let mut views = self.ec2.describe_available_enis(&filters).await?;
+        // A name with a wildcard in it would match other clusters.
+        views.retain(|view| {
+            view.vpc == self.scope.vpc
+                && view.description.starts_with(DESCRIPTION)
+                && view.tags.get(TAG_CLUSTER) == Some(cluster)
+        });
+        Ok(views)
+    }
+
+    async fn subnets(&self, started_at: BootTime) -> Event {
+        let listed = self.ec2.describe_subnets(&self.scope.vpc, &self.scope.zone).await;
+        let views = match listed {
+            Ok(views) => views,
+            Err(error) => return describe_failed(Scope::Subnets, &error),
+        };
+        // An IPv6-only subnet has nothing for us.
+        let subnets = views.into_iter().filter_map(|view| Some((view.cidr?, view)));
+        let fact = |(range, view): (Ipv4Net, SubnetView)| {
+            if let Some(kernel) = &self.kernel {
+                kernel.learn_subnet(view.id.clone(), range);
             }
+            SubnetFact {
+                id: view.id,
+                free: view.available_addresses,
+                tags: view.tags,
+            }
+        };
+        Event::SubnetsViewed(SubnetsView {
+            started_at,
+            subnets: subnets.map(fact).collect(),
+        })
+    }
+
+    /// Where EC2 may not be asked, IMDS stands in; what it cannot know is refused, so that nothing is built on it.
+    async fn describe_by_imds(&self, scope: Scope, started_at: BootTime) -> Event {
+        let refused = |refusal| Event::DescribeFailed { scope, refusal };
+        if scope != Scope::Attached {
+            return refused(Refusal::Denied);
+        }
+        match self.imds.enis().await {
+            Ok(enis) => Event::Ec2Viewed(Ec2View {
+                started_at,
+                scope,
+                source: ViewSource::Imds,
+                enis: enis.into_iter().filter_map(|eni| self.imds_fact(eni)).collect(),
+            }),
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), "describe failed");
-                Event::DescribeFailed {
-                    scope,
-                    refusal: refusal(&error),
-                }
+                tracing::warn!(error = %Chain(&error), "IMDS not read");
+                refused(Refusal::Unavailable)
             }
+        }
+    }
+
+    /// IMDS has no tags, so every ENI on the default card is ours to use; nothing is changed there anyhow.
+    fn imds_fact(&self, eni: ImdsEni) -> Option<EniFact> {
+        let slot = (eni.card, eni.device);
+        let role = if eni.mac == self.scope.primary_mac || slot == (NetworkCard::DEFAULT, DeviceNumber::PRIMARY) {
+            EniRole::Primary
+        } else if eni.card == NetworkCard::DEFAULT {
+            EniRole::Managed
+        } else {
+            EniRole::Unmanaged
         };
-        self.inbox.send(Input::Event(event)).await;
+        let (primary_address, secondaries) = eni.addresses.split_first()?;
+        let singles = secondaries.iter().copied().map(Allocation::Ip);
+        let prefixes = eni.prefixes.iter().copied().map(Allocation::Prefix);
+        Some(EniFact {
+            mac: eni.mac,
+            subnet: eni.subnet,
+            primary_address: *primary_address,
+            allocations: singles.chain(prefixes).collect(),
+            role,
+            groups: eni.groups,
+            attachment: Some(AttachmentFact {
+                id: AttachmentId::parse(UNKNOWN_ATTACHMENT).expect("the constant is an id (tested)"),
+                device: eni.device,
+                card: eni.card,
+                on_termination: OnTermination::Delete,
+                state: AttachmentState::Attached,
+            }),
+            created_at: None,
+            id: eni.id,
+        })
     }
 
     /// One operation.
@@ -118,7 +251,7 @@ impl<E: Ec2> Ec2Executor<E> {
             Ok(applied) => OpOutcome::Applied(applied),
             Err(error) => {
                 tracing::warn!(op = op.0, work = work.kind(), error = %Chain(&error), "EC2 call failed");
-                outcome_of(&error)
+                outcome_of(&work, &error)
             }
         };
         self.inbox.send(Input::Event(Event::OpDone { op, outcome })).await;
@@ -137,7 +270,7 @@ impl<E: Ec2> Ec2Executor<E> {
                 let request = CreateEni {
                     subnet: subnet.clone(),
                     groups: groups.iter().cloned().collect(),
-                    description: format!("aws-K8S-{}", self.tags.instance),
+                    description: format!("{DESCRIPTION}{}", self.tags.instance),
                     tags: self.tags.at(*requested_at),
                     initial: asked(*want),
                     client_token: ClientToken::parse(token).expect("tokens are made of an instance id and numbers"),
@@ -175,9 +308,10 @@ impl<E: Ec2> Ec2Executor<E> {
         }
     }
 
-    /// `None` for ENIs without an IPv4 address (EFA-only): nothing here can use them.
+    /// `None` for IPv6-only ENIs: nothing here can use them. Those for EFA only have no address either, but take a slot.
     fn fact(&self, view: &EniView) -> Option<EniFact> {
-        let primary_address = view.primary?;
+        let no_address = (view.kind == EniKind::EfaOnly).then_some(Ipv4Addr::UNSPECIFIED);
+        let primary_address = view.primary.or(no_address)?;
         Some(EniFact {
             id: view.id.clone(),
             mac: view.mac,
@@ -198,14 +332,33 @@ impl<E: Ec2> Ec2Executor<E> {
     fn role(&self, view: &EniView) -> EniRole {
         let slot = view.attachment.as_ref().map(|a| (a.card, a.device));
         let on_default_card = slot.is_none_or(|(card, _)| card == NetworkCard::DEFAULT);
-        let opted_out = view.tags.get(TAG_NO_MANAGE).is_some_and(|text| text == "true");
-        if view.mac == self.primary_mac || slot == Some((NetworkCard::DEFAULT, DeviceNumber::PRIMARY)) {
-            EniRole::Primary
-        } else if opted_out || !on_default_card || view.kind != EniKind::Interface {
-            EniRole::Unmanaged
-        } else {
-            EniRole::Managed
+        if view.mac == self.scope.primary_mac || slot == Some((NetworkCard::DEFAULT, DeviceNumber::PRIMARY)) {
+            return EniRole::Primary;
         }
+        match view.kind {
+            EniKind::Trunk => EniRole::Trunk,
+            EniKind::Interface | EniKind::Efa if !on_default_card || !self.is_managed(view) => EniRole::Unmanaged,
+            EniKind::Interface => EniRole::Managed,
+            EniKind::Efa => EniRole::Efa,
+            EniKind::EfaOnly | EniKind::Branch | EniKind::Other(_) => EniRole::Unmanaged,
+        }
+    }
+
+    /// The operator's word on the ENI comes first, then our own tag, then the operator's word on ENIs without either.
+    fn is_managed(&self, view: &EniView) -> bool {
+        match view.tags.get(TAG_NO_MANAGE) {
+            Some(text) => text != "true",
+            None if view.tags.get(TAG_INSTANCE).map(String::as_str) == Some(self.tags.instance.as_str()) => true,
+            None => self.scope.untagged == UntaggedEnis::Managed,
+        }
+    }
+}
+
+fn describe_failed(scope: Scope, error: &Ec2Error) -> Event {
+    tracing::warn!(?scope, error = %Chain(error), "describe failed");
+    Event::DescribeFailed {
+        scope,
+        refusal: refusal(error),
     }
 }
 
@@ -242,12 +395,26 @@ fn attachment_fact(view: &cloud::AttachmentView) -> AttachmentFact {
     }
 }
 
-fn outcome_of(error: &Ec2Error) -> OpOutcome {
+fn outcome_of(work: &Work, error: &Ec2Error) -> OpOutcome {
     if error.class() == Class::Unknown {
-        OpOutcome::Unknown
-    } else {
-        OpOutcome::Refused(refusal(error))
+        return OpOutcome::Unknown;
     }
+    let asks_prefixes = matches!(
+        work,
+        Work::CreateEni {
+            want: Want::Prefixes(_),
+            ..
+        } | Work::AllocateAddresses {
+            want: Want::Prefixes(_),
+            ..
+        }
+    );
+    let refusal = refusal(error);
+    if refusal == Refusal::SubnetFull && asks_prefixes {
+        // EC2 has several words for "no free block". Single addresses may be left, whatever the word.
+        return OpOutcome::Refused(Refusal::SubnetFragmented);
+    }
+    OpOutcome::Refused(refusal)
 }
 
 fn refusal(error: &Ec2Error) -> Refusal {

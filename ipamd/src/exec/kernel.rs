@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use datapath::{
@@ -10,6 +10,7 @@ use datapath::{
 };
 use ipam_core::{Applied, BootTime, Event, KernelView, OpId, OpOutcome, Owner, Refusal, Signs, Work};
 use ipnet::Ipv4Net;
+use tokio::sync::Notify;
 use vpc_types::{SubnetId, VethPrefix};
 
 use crate::clock;
@@ -31,12 +32,14 @@ pub struct KernelExecutor(mpsc::Sender<Order>);
 
 impl KernelExecutor {
     /// Starts the thread on an open socket. `subnets` are the ranges known so far, for the masks of ENIs; `mtu` is theirs.
+    /// `unknown_subnet` is told when one is missing.
     pub fn start(
         socket: RouteSocket,
         subnets: BTreeMap<SubnetId, Ipv4Net>,
         mtu: u16,
         veth_prefix: VethPrefix,
         inbox: Inbox,
+        unknown_subnet: Arc<Notify>,
     ) -> std::io::Result<Self> {
         let (orders, queue) = mpsc::channel();
         let mut worker = Worker {
@@ -45,6 +48,7 @@ impl KernelExecutor {
             mtu,
             veth_prefix,
             inbox,
+            unknown_subnet,
         };
         thread::Builder::new().name("kernel".to_owned()).spawn(move || {
             for order in queue {
@@ -85,6 +89,7 @@ struct Worker {
     mtu: u16,
     veth_prefix: VethPrefix,
     inbox: Inbox,
+    unknown_subnet: Arc<Notify>,
 }
 
 impl Worker {
@@ -120,6 +125,7 @@ impl Worker {
             } => {
                 let Some(range) = self.subnets.get(subnet).copied() else {
                     tracing::warn!(%subnet, "range of the ENI's subnet is not known yet");
+                    self.unknown_subnet.notify_one();
                     return OpOutcome::Refused(Refusal::LinkMissing);
                 };
                 let wiring = EniWiring {

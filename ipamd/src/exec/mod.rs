@@ -10,7 +10,7 @@ use std::sync::Arc;
 use cloud::Ec2Client;
 use ipam_core::{Checkpoint, OpId, Scope, Work};
 
-pub use ec2::{Ec2Executor, EniTags};
+pub use ec2::{Ec2Executor, Ec2Scope, EniTags};
 pub use kernel::KernelExecutor;
 pub use writer::Writer;
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use ipam_core::{Eni, EniRole, Lease, LeaseState, Status as CoreStatus};
+use ipam_core::{Eni, EniRole, Lease, LeaseState, StartMode, Status as CoreStatus};
 use proto::agent;
 use proto::agent::agent_server::Agent;
 use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
-use vpc_types::IpamKey;
+use vpc_types::{Allocation, IpamKey};
 
 use super::{Context, account};
 use crate::owner::{DelAnswer, Input};
@@ -42,9 +42,15 @@ impl Agent for Context {
                 waiting: small(status.waiting),
                 enis_max: u32::from(status.max_enis),
                 orphans: small(count(LeaseState::Orphan)),
+                prefixes: small(status.pool.enis().map(prefixes).sum()),
             }),
             enis: eni_rows(&status),
             ec2_calls,
+            mode: self.node.pool.mode.to_owned(),
+            target: self.node.pool.target.clone(),
+            provisioning: self.node.pool.provisioning.to_owned(),
+            safe_mode: self.node.pool.start == StartMode::Safe,
+            warnings: self.node.pool.warnings.clone(),
         }))
     }
 
@@ -151,7 +157,16 @@ fn eni_row(eni: &Eni) -> agent::Eni {
         total: small(eni.addresses().count()),
         assigned: small(eni.leased()),
         state: eni.phase.as_str().to_owned(),
+        role: eni.role.as_str().to_owned(),
+        subnet: eni.subnet.to_string(),
+        prefixes: small(prefixes(eni)),
+        security_groups: eni.groups.iter().map(ToString::to_string).collect(),
     }
+}
+
+fn prefixes(eni: &Eni) -> usize {
+    let is_prefix = |allocation: &Allocation| matches!(allocation, Allocation::Prefix(_));
+    eni.allocations().filter(is_prefix).count()
 }
 
 pub(super) fn lease_row(lease: &Lease, status: &CoreStatus) -> agent::Lease {

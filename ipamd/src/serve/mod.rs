@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ipam_core::ReqId;
+use ipam_core::{AllocationMode, CoreConfig, Provisioning, ReqId, StartMode, WarmTarget};
 use ipnet::Ipv4Net;
 use proto::agent::agent_server::AgentServer;
 use proto::rpc::cni_backend_server::CniBackendServer;
@@ -70,6 +70,48 @@ pub struct NodeReply {
     pub address: std::net::Ipv4Addr,
     /// What its rules follow from; the ranges of the VPC are those at the start.
     pub rules: datapath::NodeConfig,
+    /// How its pool is run.
+    pub pool: PoolReply,
+}
+
+/// What replies say about how the pool is run, in words.
+#[derive(Debug, Clone)]
+pub struct PoolReply {
+    /// What new addresses come as.
+    pub mode: &'static str,
+    /// The target that counts.
+    pub target: String,
+    /// What may be changed at EC2.
+    pub provisioning: &'static str,
+    /// Whether the daemon trusts itself.
+    pub start: StartMode,
+    /// What was wrong with the configuration.
+    pub warnings: Vec<String>,
+}
+
+impl PoolReply {
+    /// In words.
+    pub fn new(core: &CoreConfig, warnings: &[String]) -> Self {
+        Self {
+            mode: match core.mode {
+                AllocationMode::Addresses => "addresses",
+                AllocationMode::Prefixes => "prefixes",
+            },
+            target: match core.target {
+                WarmTarget::Enis(n) => format!("{n} warm ENIs"),
+                WarmTarget::Prefixes(n) => format!("{n} warm prefixes"),
+                WarmTarget::Addresses { warm, minimum } => format!("{warm} warm addresses, {minimum} at least"),
+                WarmTarget::Adaptive => "adaptive".to_owned(),
+            },
+            provisioning: match core.provisioning {
+                Provisioning::Full => "full",
+                Provisioning::Disabled => "disabled",
+                Provisioning::ImdsOnly => "imds-only",
+            },
+            start: core.start,
+            warnings: warnings.to_vec(),
+        }
+    }
 }
 
 /// Who does SNAT, for the reply.

@@ -131,6 +131,8 @@ pub fn environment(ec2_url: &str) -> BTreeMap<String, String> {
         ("AWS_SECRET_ACCESS_KEY", "simulated"),
         ("AWS_VPC_K8S_CNI_LOG_FILE", LOG),
         ("AWS_VPC_K8S_CNI_LOGLEVEL", "debug"),
+        // As the chart sets it.
+        ("WARM_ENI_TARGET", "1"),
     ];
     pairs
         .into_iter()

@@ -3,8 +3,8 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Mutex;
 
-use cloud::{Action, AttachmentView, EniAllocations, EniLifecycle, EniStatus, ReadEc2, SourceDestCheck, SubnetView};
-use vpc_types::{AttachmentId, EniId, InstanceLimits, SubnetId, VpcId};
+use cloud::{Action, AttachmentView, CloudConfig, EniAllocations, EniLifecycle, EniStatus, ReadEc2, SourceDestCheck};
+use vpc_types::{EniId, InstanceLimits, SubnetId};
 
 use super::*;
 use crate::owner::queue;
@@ -39,15 +39,23 @@ impl ReadEc2 for Canned {
         &self,
         tags: &[TagFilter],
     ) -> impl Future<Output = Result<Vec<EniView>, Ec2Error>> + Send {
-        let own = tags
-            .iter()
-            .any(|tag| matches!(tag, TagFilter::Equals { key, .. } if key == TAG_INSTANCE));
+        let own = tags.iter().any(|tag| match tag {
+            TagFilter::Equals { key, .. } | TagFilter::Present(key) => key == TAG_INSTANCE,
+        });
         let views = if own { self.views.clone() } else { Vec::new() };
         async move { Ok(views) }
     }
 
-    async fn describe_subnets(&self, _: &VpcId, _: &str) -> Result<Vec<SubnetView>, Ec2Error> {
-        Ok(Vec::new())
+    async fn describe_subnets(&self, vpc: &VpcId, zone: &str) -> Result<Vec<SubnetView>, Ec2Error> {
+        let subnet = |name: &str, cidr: Option<&str>| SubnetView {
+            id: SubnetId::parse(name).unwrap(),
+            vpc: vpc.clone(),
+            az: zone.to_owned(),
+            cidr: cidr.map(|cidr| cidr.parse().unwrap()),
+            available_addresses: 7,
+            tags: BTreeMap::from([("kubernetes.io/role/cni".to_owned(), "1".to_owned())]),
+        };
+        Ok(vec![subnet("subnet-1", Some("10.0.0.0/24")), subnet("subnet-6", None)])
     }
 
     async fn describe_subnet(&self, _: &SubnetId) -> Result<Option<SubnetView>, Ec2Error> {
@@ -146,8 +154,15 @@ fn executor(views: Vec<EniView>) -> (Ec2Executor<Canned>, tokio::sync::mpsc::Rec
         views,
         created: Mutex::default(),
     };
-    let primary = MacAddress([2, 0, 0, 0, 0, 1]);
-    (Ec2Executor::new(canned, tags, primary, inbox), received)
+    let scope = Ec2Scope {
+        primary_mac: MacAddress([2, 0, 0, 0, 0, 1]),
+        vpc: VpcId::parse("vpc-1").unwrap(),
+        zone: "us-east-1a".to_owned(),
+        untagged: UntaggedEnis::Managed,
+        source: ViewSource::Ec2,
+    };
+    let imds = ImdsClient::new(&CloudConfig::default()).unwrap();
+    (Ec2Executor::new(canned, imds, tags, scope, inbox), received)
 }
 
 async fn event(received: &mut tokio::sync::mpsc::Receiver<Input>) -> Event {
@@ -169,6 +184,8 @@ async fn tags_kinds_and_slots_decide_who_may_use_an_eni() {
     other_card.attachment.as_mut().unwrap().card = NetworkCard(1);
     let mut without_address = view(6, 4);
     without_address.primary = None;
+    let mut efa_only = without_address.clone();
+    efa_only.kind = EniKind::EfaOnly;
     let all = vec![
         view(1, 0),
         view(2, 1),
@@ -177,6 +194,7 @@ async fn tags_kinds_and_slots_decide_who_may_use_an_eni() {
         efa,
         other_card,
         without_address,
+        efa_only,
     ];
     let (executor, mut received) = executor(all);
     executor.describe(Scope::Attached).await;
@@ -184,8 +202,73 @@ async fn tags_kinds_and_slots_decide_who_may_use_an_eni() {
         panic!("a view was expected")
     };
     let roles: Vec<EniRole> = view.enis.iter().map(|fact| fact.role).collect();
-    use EniRole::{Managed, Primary, Unmanaged};
-    assert_eq!(roles, [Primary, Managed, Unmanaged, Unmanaged, Unmanaged, Unmanaged]);
+    use EniRole::{Efa, Managed, Primary, Trunk, Unmanaged};
+    assert_eq!(roles, [Primary, Managed, Unmanaged, Trunk, Efa, Unmanaged, Unmanaged]);
+}
+
+#[tokio::test]
+async fn the_operators_word_on_an_eni_beats_our_tag_and_that_beats_the_switch() {
+    let tagged = |number, device, pairs: &[(&str, &str)]| {
+        let mut view = view(number, device);
+        view.tags = pairs
+            .iter()
+            .map(|(key, text)| ((*key).to_owned(), (*text).to_owned()))
+            .collect();
+        view
+    };
+    let all = vec![
+        tagged(2, 1, &[(TAG_NO_MANAGE, "true"), (TAG_INSTANCE, "i-1")]),
+        tagged(3, 2, &[(TAG_NO_MANAGE, "false")]),
+        tagged(4, 3, &[(TAG_INSTANCE, "i-1")]),
+        tagged(5, 4, &[(TAG_INSTANCE, "i-2")]),
+        tagged(6, 5, &[]),
+    ];
+    use EniRole::{Managed, Unmanaged};
+    for (untagged, last) in [(UntaggedEnis::Managed, Managed), (UntaggedEnis::LeftAlone, Unmanaged)] {
+        let (mut executor, mut received) = executor(all.clone());
+        executor.scope.untagged = untagged;
+        executor.describe(Scope::Attached).await;
+        let Event::Ec2Viewed(view) = event(&mut received).await else {
+            panic!("a view was expected")
+        };
+        let roles: Vec<EniRole> = view.enis.iter().map(|fact| fact.role).collect();
+        assert_eq!(roles, [Unmanaged, Managed, Managed, last, last], "{untagged:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_enis_of_this_cluster_with_the_usual_description_are_left_over() {
+    let left = |number, cluster: &str, description: &str| {
+        let mut view = view(number, 1);
+        (view.attachment, view.status) = (None, EniStatus::Available);
+        view.description = description.to_owned();
+        view.tags.insert(TAG_CLUSTER.to_owned(), cluster.to_owned());
+        view
+    };
+    let all = vec![
+        left(2, "demo", "aws-K8S-i-9"),
+        left(3, "demos", "aws-K8S-i-9"),
+        left(4, "demo", "a load balancer"),
+    ];
+    let (executor, mut received) = executor(all);
+    executor.describe(Scope::Leaked).await;
+    let Event::Ec2Viewed(view) = event(&mut received).await else {
+        panic!("a view was expected")
+    };
+    let ids: Vec<&str> = view.enis.iter().map(|fact| fact.id.as_str()).collect();
+    assert_eq!(ids, ["eni-2"]);
+}
+
+#[tokio::test]
+async fn subnets_come_with_their_tags_and_those_without_ipv4_not_at_all() {
+    let (executor, mut received) = executor(Vec::new());
+    executor.describe(Scope::Subnets).await;
+    let Event::SubnetsViewed(view) = event(&mut received).await else {
+        panic!("subnets were expected")
+    };
+    assert_eq!(view.subnets.len(), 1);
+    assert_eq!((view.subnets[0].id.as_str(), view.subnets[0].free), ("subnet-1", 7));
+    assert!(view.subnets[0].tags.contains_key("kubernetes.io/role/cni"));
 }
 
 #[tokio::test]
@@ -228,11 +311,13 @@ async fn refusals_arrive_as_the_classes_the_core_knows() {
         device: DeviceNumber(1),
         card: NetworkCard::DEFAULT,
     };
-    let allocate = Work::AllocateAddresses {
-        eni,
-        want: Want::Addresses(4),
-    };
-    for (work, refusal) in [(attach, Refusal::LimitReached), (allocate, Refusal::SubnetFull)] {
+    let allocate = |want| Work::AllocateAddresses { eni: eni.clone(), want };
+    for (work, refusal) in [
+        (attach, Refusal::LimitReached),
+        (allocate(Want::Addresses(4)), Refusal::SubnetFull),
+        // Whatever EC2 calls it: single addresses may be left.
+        (allocate(Want::Prefixes(1)), Refusal::SubnetFragmented),
+    ] {
         executor.run(OpId(7), work).await;
         let outcome = OpOutcome::Refused(refusal);
         assert_eq!(event(&mut received).await, Event::OpDone { op: OpId(7), outcome });

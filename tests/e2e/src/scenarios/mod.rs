@@ -9,6 +9,7 @@ mod churn;
 mod daemons;
 mod datapath;
 mod faults;
+mod kills;
 mod lifecycle;
 pub(crate) mod logs;
 mod repair;
@@ -104,6 +105,7 @@ pub fn all() -> Vec<Scenario> {
         churn::SCENARIOS,
         bad_input::SCENARIOS,
         faults::SCENARIOS,
+        kills::SCENARIOS,
         restart::SCENARIOS,
         lifecycle::SCENARIOS,
         datapath::SCENARIOS,

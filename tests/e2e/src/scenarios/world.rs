@@ -339,7 +339,7 @@ impl World {
                 .instance(&node)
                 .context("nodes are instances")?;
             let in_ec2: usize =
-                simulator.with_model(|model, _| model.enis_of(instance).map(|eni| eni.secondary.len()).sum());
+                simulator.with_model(|model, _| model.enis_of(instance).map(|eni| pod_addresses(eni)).sum());
             let status = self.cluster.ask(&node, "status")?;
             if status["pool"]["total"].as_u64() != Some(in_ec2 as u64) {
                 return Ok(Some(format!("EC2 gave {node} {in_ec2} addresses; {}", status["pool"])));
@@ -358,6 +358,11 @@ impl Drop for World {
             logs::show();
         }
     }
+}
+
+/// Addresses on an ENI that pods can have.
+pub(super) fn pod_addresses(eni: &vpc_sim::model::Eni) -> usize {
+    eni.secondary.len() + 16 * eni.prefixes.len()
 }
 
 /// Whether a pod gets an answer to a ping.

@@ -14,7 +14,8 @@ use crate::kube::Kube;
 use crate::kube::objects::{self, NodeFacts};
 use crate::model::request::Ipv4Request;
 use crate::model::{
-    Action, AllocationPolicy, Attachment, Delay, InstanceSpec, Model, Settings, SetupError, SubnetSpec, Throttle,
+    Action, AllocationPolicy, Attachment, Delay, InstanceSpec, Model, Occupancy, Settings, SetupError, SubnetSpec,
+    Throttle,
 };
 
 /// A model as the configuration says.
@@ -65,6 +66,10 @@ impl Config {
                 name: node.name.clone(),
                 instance,
             });
+        }
+        // After the nodes: their addresses may be fixed.
+        for (number, subnet) in self.subnets.iter().enumerate() {
+            occupy(&mut model, &subnets[subnet.name.as_str()], number, subnet)?;
         }
         let tokens = if self.imds.tokens_required {
             TokenPolicy::Required
@@ -249,6 +254,17 @@ fn add_subnet(model: &mut Model, vpc: &VpcId, number: usize, subnet: &SubnetConf
         let field = if is_ipv6(&error) { "ipv6_cidr" } else { "cidr" };
         ConfigError::value(format!("subnets[{number}].{field}"), error)
     })
+}
+
+fn occupy(model: &mut Model, id: &SubnetId, number: usize, subnet: &SubnetConfig) -> Result<(), ConfigError> {
+    let blocks = subnet.fragmented.then_some(("fragmented", Occupancy::OneInEachBlock));
+    let addresses = ("occupied", Occupancy::Addresses(subnet.occupied));
+    for (field, what) in blocks.into_iter().chain([addresses]) {
+        model
+            .occupy(Duration::ZERO, id, what)
+            .map_err(|error| ConfigError::value(format!("subnets[{number}].{field}"), error))?;
+    }
+    Ok(())
 }
 
 fn run_node(

@@ -119,6 +119,12 @@ pub struct SubnetConfig {
     /// Tags.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+    /// Addresses that somebody else has from the start.
+    #[serde(default)]
+    pub occupied: u32,
+    /// Whether somebody else has one address in each /28, so that no prefix is left.
+    #[serde(default)]
+    pub fragmented: bool,
 }
 
 /// How a subnet chooses addresses.
@@ -221,6 +227,8 @@ impl Default for Config {
             zone: default_zone(),
             policy: Policy::Random,
             tags: BTreeMap::new(),
+            occupied: 0,
+            fragmented: false,
         };
         let node = |name: &str, subnet: &str, third| NodeConfig {
             name: name.to_owned(),
@@ -324,6 +332,10 @@ mod tests {
             (
                 r#"{"subnets": [{"name": "a", "cidr": "10.0.1.0/99"}]}"#,
                 "subnets[0].cidr",
+            ),
+            (
+                r#"{"subnets": [{"name": "a", "cidr": "10.0.1.0/24", "occupied": 999}]}"#,
+                "subnets[0].occupied",
             ),
             (r#"{"nodes": [{"name": "n", "subnet": "nowhere"}]}"#, "nodes[0].subnet"),
             (

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vpc_types::{EniId, InstanceId, Prefix28};
+use vpc_types::{EniId, InstanceId, Prefix28, SubnetId};
 
 use super::dump::{counts, state};
-use super::{ImdsFaultKind, Lose, LostMode, Request, Target};
+use super::{ImdsFaultKind, Lose, LostMode, NoticeKind, Request, Target};
 use crate::model::request::{
     AssignPrivateIpAddresses, DetachMode, DetachNetworkInterface, Ipv4Request, UnassignPrivateIpAddresses,
 };
-use crate::model::{Action, Delay, Ec2Error, Effect, ErrorCode, Fault, ImdsFault, Throttle};
+use crate::model::{Action, Delay, Ec2Error, Effect, ErrorCode, Fault, ImdsFault, Notice, Occupancy, Throttle};
 use crate::{LostAnswers, Simulator};
 
 /// A request that cannot be done, for its sender to read.
@@ -68,13 +68,7 @@ pub(super) fn apply(target: &Target, request: Request) -> Result<Value, ApplyErr
             simulator.with_model(|model, _| model.faults_mut().inject(action, &fault, calls));
             Ok(Value::Null)
         }
-        Request::ClearFaults => {
-            simulator.with_model(|model, _| {
-                model.faults_mut().clear();
-                model.heal_imds();
-            });
-            Ok(Value::Null)
-        }
+        Request::ClearFaults => clear_faults(simulator),
         Request::ImdsFault { kind, id } => {
             let fault = imds_fault(kind, &id)?;
             simulator.with_model(|model, _| model.break_imds(fault));
@@ -99,6 +93,13 @@ pub(super) fn apply(target: &Target, request: Request) -> Result<Value, ApplyErr
         Request::Throttle { factor } => throttle(simulator, factor),
         Request::Assign { eni, count, prefixes } => assign(simulator, &eni, count, prefixes),
         Request::Unassign { eni, what } => unassign(simulator, &eni, &what),
+        Request::Take {
+            subnet,
+            count,
+            fragmented,
+        } => take(simulator, &subnet, count, fragmented),
+        Request::GiveBack { subnet } => give_back(simulator, &subnet),
+        Request::Notice { instance, from } => announce(simulator, &instance, from),
         Request::Detach { eni } => detach(simulator, &eni),
         Request::Kube(request) => Ok(super::kube::apply(simulator.kube(), request)?),
         Request::Terminate { instance } => {
@@ -107,6 +108,30 @@ pub(super) fn apply(target: &Target, request: Request) -> Result<Value, ApplyErr
             Ok(Value::Null)
         }
     }
+}
+
+fn clear_faults(simulator: &Simulator) -> Result<Value, ApplyError> {
+    simulator.with_model(|model, _| {
+        model.faults_mut().clear();
+        model.heal_imds();
+    });
+    Ok(Value::Null)
+}
+
+fn give_back(simulator: &Simulator, subnet: &str) -> Result<Value, ApplyError> {
+    let subnet = SubnetId::parse(subnet)?;
+    let gone = simulator.with_model(|model, now| model.vacate(now, &subnet))?;
+    Ok(json!({"enis": gone}))
+}
+
+fn announce(simulator: &Simulator, instance: &str, from: Option<NoticeKind>) -> Result<Value, ApplyError> {
+    let instance = InstanceId::parse(instance)?;
+    let notice = from.map(|from| match from {
+        NoticeKind::Spot => Notice::Spot,
+        NoticeKind::AutoScaling => Notice::AutoScaling,
+    });
+    simulator.with_model(|model, _| model.announce(&instance, notice));
+    Ok(Value::Null)
 }
 
 fn all_codes() -> String {
@@ -178,6 +203,19 @@ fn unassign(simulator: &Simulator, eni: &str, what: &[String]) -> Result<Value, 
     };
     simulator.with_model(|model, now| model.call_directly(now, &call))?;
     Ok(Value::Null)
+}
+
+fn take(simulator: &Simulator, subnet: &str, count: u32, fragmented: bool) -> Result<Value, ApplyError> {
+    let subnet = SubnetId::parse(subnet)?;
+    let taken = simulator.with_model(|model, now| -> Result<u32, Ec2Error> {
+        let blocks = if fragmented {
+            model.occupy(now, &subnet, Occupancy::OneInEachBlock)?
+        } else {
+            0
+        };
+        Ok(blocks + model.occupy(now, &subnet, Occupancy::Addresses(count))?)
+    })?;
+    Ok(json!({"addresses": taken}))
 }
 
 fn detach(simulator: &Simulator, eni: &str) -> Result<Value, ApplyError> {

@@ -108,6 +108,31 @@ pub enum Request {
         /// Addresses, or prefixes with their length.
         what: Vec<String>,
     },
+    /// Somebody else takes addresses of a subnet: as `subnets` of the configuration, but now.
+    Take {
+        /// The subnet.
+        subnet: String,
+        /// How many, of EC2's choice.
+        #[arg(long, default_value_t = 0)]
+        #[serde(default)]
+        count: u32,
+        /// One in each /28, so that no prefix is left.
+        #[arg(long)]
+        #[serde(default)]
+        fragmented: bool,
+    },
+    /// Somebody else leaves a subnet.
+    GiveBack {
+        /// The subnet.
+        subnet: String,
+    },
+    /// Announce in IMDS that an instance will end soon.
+    Notice {
+        /// The instance.
+        instance: String,
+        /// Who says so; nobody any more when absent.
+        from: Option<NoticeKind>,
+    },
     /// Detach an ENI at once, behind the back of the node.
     Detach {
         /// The ENI.
@@ -200,6 +225,16 @@ pub enum ImdsFaultKind {
     NoSecondaries,
     /// The ENI's next change is not shown.
     StaleForever,
+}
+
+/// See [`Request::Notice`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum NoticeKind {
+    /// EC2, which wants spot capacity back.
+    Spot,
+    /// The Auto Scaling group.
+    AutoScaling,
 }
 
 /// What requests are applied to.

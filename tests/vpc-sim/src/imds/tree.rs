@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use vpc_types::InstanceId;
 
-use crate::model::{Eni, ImdsAnswer, ImdsEni, Model};
+use crate::model::{Eni, ImdsAnswer, ImdsEni, Model, Notice};
 
 /// The role every instance has.
 const ROLE: &str = "vpc-sim-node";
@@ -78,6 +78,15 @@ impl Tree {
             .format(&Rfc3339)
             .ok()?;
         tree.put_role(account, &launched);
+        match model.notice(id) {
+            // EC2 gives two minutes; nobody here reads the time.
+            Some(Notice::Spot) => tree.put(
+                "meta-data/spot/instance-action",
+                json!({"action": "terminate", "time": launched}),
+            ),
+            Some(Notice::AutoScaling) => tree.put("meta-data/autoscaling/target-lifecycle-state", "Terminated"),
+            None => {}
+        }
         let document = json!({
             "accountId": account, "architecture": "x86_64", "availabilityZone": instance.zone,
             "imageId": "ami-00000000000000000", "instanceId": id.as_str(), "instanceType": instance.instance_type,

@@ -45,6 +45,7 @@ mod fault;
 mod filter;
 mod history;
 mod ops;
+mod others;
 mod record;
 pub mod request;
 mod settings;
@@ -56,7 +57,10 @@ mod throttle;
 mod view;
 mod world;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use vpc_types::InstanceId;
 
 pub use action::Action;
 pub use change::{Change, Ipv6Allocation};
@@ -64,6 +68,7 @@ pub use counter::{ActionCount, Counters};
 pub use error::{Ec2Error, ErrorCode};
 pub use fault::{Effect, Fault, Faults, ImdsFault};
 pub use ops::{AssignedIpv4, AssignedIpv6, Attached, Created, InstanceType, InstanceView, Operation, Page};
+pub use others::{Notice, Occupancy};
 pub use record::{
     Attachment, AttachmentStatus, Eni, EniStatus, Instance, InstanceState, InterfaceType, OnTermination, SecurityGroup,
     SourceDestCheck, Vpc,
@@ -116,6 +121,7 @@ pub struct Model {
     buckets: throttle::Buckets,
     faults: Faults,
     counters: Counters,
+    notices: BTreeMap<InstanceId, Notice>,
 }
 
 impl Model {
@@ -126,6 +132,7 @@ impl Model {
             buckets: throttle::Buckets::default(),
             faults: Faults::default(),
             counters: Counters::default(),
+            notices: BTreeMap::new(),
         }
     }
 
