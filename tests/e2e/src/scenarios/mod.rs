@@ -12,6 +12,7 @@ mod faults;
 mod kills;
 mod lifecycle;
 pub(crate) mod logs;
+mod pools;
 mod repair;
 mod restart;
 pub mod runner;
@@ -106,6 +107,7 @@ pub fn all() -> Vec<Scenario> {
         bad_input::SCENARIOS,
         faults::SCENARIOS,
         kills::SCENARIOS,
+        pools::SCENARIOS,
         restart::SCENARIOS,
         lifecycle::SCENARIOS,
         datapath::SCENARIOS,

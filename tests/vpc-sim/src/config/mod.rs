@@ -334,7 +334,7 @@ mod tests {
                 "subnets[0].cidr",
             ),
             (
-                r#"{"subnets": [{"name": "a", "cidr": "10.0.1.0/24", "occupied": 999}]}"#,
+                r#"{"nodes": [], "subnets": [{"name": "a", "cidr": "10.0.1.0/24", "occupied": 999}]}"#,
                 "subnets[0].occupied",
             ),
             (r#"{"nodes": [{"name": "n", "subnet": "nowhere"}]}"#, "nodes[0].subnet"),
