@@ -60,7 +60,7 @@ fn fifty_pods(bench: &Bench) -> Result<()> {
     let status = world.cluster.ask(NODE, "status")?;
     ensure!(status["mode"] == "prefixes", "{status:#}");
     ensure!(
-        number(&status["pool"], "total") % 16 == 0,
+        number(&status["pool"], "total").is_multiple_of(16),
         "single addresses: {status:#}"
     );
     ensure!(
