@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use vpc_types::{EniId, IpamKey};
 
 use crate::action::Work;
-use crate::address::AddressState;
+use crate::block::Block;
 use crate::core::Core;
 use crate::event::EniRole;
 use crate::lease::LeaseState;
@@ -88,21 +88,35 @@ pub(crate) fn check(core: &Core) -> Result<(), Violation> {
     one_mutation_per_eni(core)
 }
 
-/// All addresses with their ENI and state, in order. Built once per check: looking each lease's address up on every ENI took
-/// longer than the event that was checked.
-struct Marks<'a>(Vec<(Ipv4Addr, &'a EniId, &'a AddressState)>);
+/// All allocations with their ENI and addresses, in order. Built once per check: looking each lease's address up on every ENI
+/// took longer than the event that was checked.
+struct Marks<'a>(Vec<(u32, &'a EniId, &'a Block)>);
 
 impl<'a> Marks<'a> {
     fn of(core: &'a Core) -> Self {
-        let of_eni = |eni: &'a crate::eni::Eni| eni.addresses().map(|(address, state)| (address, &eni.id, state));
+        let first = |block: &Block| block.keys().next().map(|address| u32::from(*address));
+        let of_eni = |eni: &'a crate::eni::Eni| {
+            let blocks = eni.blocks.values();
+            blocks.filter_map(move |block| Some((first(block)?, &eni.id, block)))
+        };
         let mut marks: Vec<_> = core.pool.enis.values().flat_map(of_eni).collect();
-        marks.sort_unstable_by_key(|(address, ..)| *address);
+        marks.sort_unstable_by_key(|(first, ..)| *first);
         Self(marks)
     }
 
     fn key(&self, address: Ipv4Addr) -> Option<&IpamKey> {
-        let at = self.0.binary_search_by_key(&address, |(address, ..)| *address).ok()?;
-        self.0[at].2.key()
+        let after = self.0.partition_point(|(first, ..)| *first <= u32::from(address));
+        let (.., block) = self.0.get(after.checked_sub(1)?)?;
+        block.get(&address)?.key()
+    }
+
+    fn leased(&self) -> usize {
+        self.0.iter().map(|(.., block)| block.tally().leased as usize).sum()
+    }
+
+    fn keys(&self) -> impl Iterator<Item = (Ipv4Addr, &IpamKey)> {
+        let states = self.0.iter().flat_map(|(.., block)| block.iter());
+        states.filter_map(|(address, state)| Some((*address, state.key()?)))
     }
 }
 
@@ -122,7 +136,7 @@ fn no_address_is_leased_twice(core: &Core) -> Result<(), Violation> {
 /// Each lease was found to be marked by its own key, so equal numbers mean that no mark is left over; only else is it worth
 /// looking for the one that is.
 fn every_leased_mark_has_its_lease(core: &Core, marks: &Marks<'_>) -> Result<(), Violation> {
-    let marked = marks.0.iter().filter(|(.., state)| state.key().is_some()).count();
+    let marked = marks.leased();
     let leases = core.pool.leases.values();
     let with_mark = leases
         .filter(|lease| marks.key(lease.address) == Some(&lease.key))
@@ -130,12 +144,10 @@ fn every_leased_mark_has_its_lease(core: &Core, marks: &Marks<'_>) -> Result<(),
     if marked == with_mark {
         return Ok(());
     }
-    for (address, _, state) in &marks.0 {
-        if let Some(key) = state.key()
-            && core.pool.leases.get(key).is_none_or(|lease| lease.address != *address)
-        {
+    for (address, key) in marks.keys() {
+        if core.pool.leases.get(key).is_none_or(|lease| lease.address != address) {
             return Err(Violation::LeaseMissing {
-                address: *address,
+                address,
                 key: key.clone(),
             });
         }
@@ -157,10 +169,11 @@ fn every_lease_is_marked_or_an_orphan(core: &Core, marks: &Marks<'_>) -> Result<
 }
 
 fn no_address_is_on_two_enis(marks: &Marks<'_>) -> Result<(), Violation> {
-    match marks.0.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+    let last = |block: &Block| block.keys().next_back().map_or(0, |address| u32::from(*address));
+    match marks.0.windows(2).find(|pair| last(pair[0].2) >= pair[1].0) {
         None => Ok(()),
         Some(pair) => Err(Violation::OnTwoEnis {
-            address: pair[0].0,
+            address: pair[1].0.into(),
             first: pair[0].1.clone(),
             second: pair[1].1.clone(),
         }),

@@ -31,9 +31,9 @@ pub(crate) struct Node {
     pub(crate) enis: Vec<EniFact>,
     pub(crate) runs: Vec<(OpId, Work)>,
     pub(crate) replies: Vec<(ReqId, Outcome)>,
-    /// Events told, and the time that the core took for them.
+    /// Events told, and the time that the core took for each.
     pub(crate) events: usize,
-    pub(crate) spent: Duration,
+    pub(crate) costs: Vec<Duration>,
     alarm: Option<Duration>,
     next_req: u64,
 }
@@ -136,7 +136,7 @@ impl Node {
             runs: Vec::new(),
             replies: Vec::new(),
             events: 0,
-            spent: Duration::ZERO,
+            costs: Vec::new(),
             alarm: None,
             next_req: 1,
         }
@@ -160,7 +160,8 @@ impl Node {
             #[expect(clippy::disallowed_methods, reason = "the cost of an event is measured in real time")]
             let begin = std::time::Instant::now();
             let actions = self.core.handle(event, times(self.now));
-            (self.events, self.spent) = (self.events + 1, self.spent + begin.elapsed());
+            self.events += 1;
+            self.costs.push(begin.elapsed());
             for action in actions {
                 events.extend(self.act(action));
             }

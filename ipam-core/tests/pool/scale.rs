@@ -47,8 +47,10 @@ fn come_and_go(mut node: Node, bound: Duration) {
     let names: Vec<String> = (0..250).map(|number| format!("pod-{number}")).collect();
     let reqs: Vec<_> = names.iter().map(|name| node.add(name)).collect();
     assert!(reqs.iter().all(|req| node.granted(*req).is_some()));
-    let cost = node.spent / u32::try_from(node.events).unwrap();
-    assert!(cost < bound, "{cost:?} for each of {} events", node.events);
+    // The median: other programs on the machine make some events look slow.
+    node.costs.sort_unstable();
+    let cost = node.costs[node.costs.len() / 2];
+    assert!(cost < bound, "{cost:?} for one of {} events", node.events);
     names.iter().for_each(|name| {
         node.del(name);
     });
