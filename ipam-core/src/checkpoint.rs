@@ -4,12 +4,14 @@
 //! match (the reference daemon ran in between, or a crash fell between the two writes), the leases come from `ipam.json`,
 //! every address without a lease rests once, and the journal is verified against EC2.
 
+use std::time::Duration;
+
 use sha1::{Digest, Sha1};
 
 use crate::address::AddressState;
 use crate::config::CoreConfig;
 use crate::core::{Core, OpHistory, OpRecord, OpState};
-use crate::eni::EniPhase;
+use crate::eni::{Backing, EniPhase};
 use crate::event::{EniRole, Scope};
 use crate::ipam_file::{self, FileLease};
 use crate::lease::{Lease, LeaseState};
@@ -83,6 +85,7 @@ impl Core {
                 .describe
                 .get(&Scope::OwnAvailable)
                 .is_some_and(|wish| wish.is_open()),
+            rest_unknown: self.rest_unknown,
         };
         let side_file = side_file::encode(
             source,
@@ -125,7 +128,7 @@ impl Core {
             None => Vec::new(),
         };
         let timers = &core.config.timers;
-        let rest = if files.ipam_json.is_some() {
+        let mut rest = if files.ipam_json.is_some() {
             timers.hold()
         } else {
             timers.hold_unknown()
@@ -144,6 +147,11 @@ impl Core {
                 let vouched = same_boot && file.fingerprint == fingerprint(ipam_json);
                 if vouched {
                     rows = std::mem::take(&mut state.leases);
+                }
+                // A second restart must not cut short what the first one began.
+                rest = rest.max(Duration::from_millis(file.rest_unknown.unwrap_or(0)));
+                if !same_boot {
+                    state.forget_times();
                 }
                 core.restore_side(state, (!vouched).then_some(rest), now.boot);
                 if vouched {
@@ -165,7 +173,7 @@ impl Core {
     }
 
     /// With a rest, nothing vouches for the file: every address in it rests once.
-    fn restore_side(&mut self, state: SideState, rest: Option<std::time::Duration>, now: BootTime) {
+    fn restore_side(&mut self, state: SideState, rest: Option<Duration>, now: BootTime) {
         for mut eni in state.enis {
             if eni.phase == EniPhase::Ready && eni.role != EniRole::Primary {
                 // Its table and rule are checked again before it serves.
@@ -173,13 +181,16 @@ impl Core {
             }
             if let Some(rest) = rest {
                 let until = now.after(rest);
-                let rest = AddressState::Cooling { since: now, until };
+                eni.backing = Backing::HearsayOnly;
                 (eni.idle_since, eni.known_since, eni.changed_at) = (now, now, now);
                 let unblocked = |state: &&mut AddressState| !matches!(state, AddressState::Blocked { .. });
                 eni.addresses_mut()
                     .map(|(_, state)| state)
                     .filter(unblocked)
-                    .for_each(|state| *state = rest.clone());
+                    .for_each(|state| {
+                        let until = state.rests_until().map_or(until, |former| former.max(until));
+                        *state = AddressState::Cooling { since: now, until };
+                    });
             }
             self.pool.enis.insert(eni.id.clone(), eni);
         }
@@ -187,12 +198,10 @@ impl Core {
             None => state.resting_elsewhere.into_iter().collect(),
             // A lease of this file that ipam.json no longer has ended a moment before the crash.
             Some(rest) => {
-                let resting = state.resting_elsewhere.into_iter().map(|(address, _)| address);
-                let leased = state.leases.iter().map(|row| row.address);
-                resting
-                    .chain(leased)
-                    .map(|address| (address, now.after(rest)))
-                    .collect()
+                let at_least = |former: BootTime| former.max(now.after(rest));
+                let leased = state.leases.iter().map(|row| (row.address, now));
+                let resting = leased.chain(state.resting_elsewhere);
+                resting.map(|(address, until)| (address, at_least(until))).collect()
             }
         };
         for (op, work) in state.journal {

@@ -136,10 +136,11 @@ impl Core {
         match self.pool.address_mut(address) {
             Some(state @ AddressState::Blocked { .. }) => *state = cooling,
             Some(state) if key.is_some() && state.key() == key => *state = cooling,
-            Some(_) => {}
-            None => {
+            // Out of view: it rests all the same, should it come back.
+            Some(AddressState::Missing { .. }) | None => {
                 self.resting_elsewhere.insert(address, until);
             }
+            Some(_) => {}
         }
         if let Some(home) = self.pool.enis.values_mut().find(|eni| eni.address(address).is_some()) {
             home.idle_since = now;

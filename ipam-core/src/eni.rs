@@ -63,6 +63,15 @@ impl EniPhase {
     }
 }
 
+/// Whether addresses may be granted on what is known of an ENI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backing {
+    /// EC2 has shown it, or a file that nobody else can have outdated.
+    Sure,
+    /// Only a file of doubtful age names it: no grants until EC2 shows it to this run.
+    HearsayOnly,
+}
+
 /// One ENI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Eni {
@@ -107,6 +116,7 @@ pub struct Eni {
     /// When to look again at EC2 why its device is not there, and how often that was done.
     pub(crate) next_look: Option<BootTime>,
     pub(crate) looks: u32,
+    pub(crate) backing: Backing,
     pub(crate) blocks: BTreeMap<Allocation, Block>,
 }
 
@@ -135,6 +145,7 @@ impl Eni {
             refusals: 0,
             next_look: None,
             looks: 0,
+            backing: Backing::Sure,
             blocks: BTreeMap::new(),
         }
     }
@@ -163,6 +174,7 @@ impl Eni {
             refusals: self.refusals,
             next_look: self.next_look,
             looks: self.looks,
+            backing: self.backing,
             blocks: BTreeMap::new(),
         }
     }
@@ -213,9 +225,17 @@ impl Eni {
 
     /// Adds an allocation with all its addresses in one state; keeps what is there.
     pub(crate) fn add(&mut self, allocation: Allocation, state: &AddressState) {
-        self.blocks
-            .entry(allocation)
-            .or_insert_with(|| allocation.addresses().map(|address| (address, state.clone())).collect());
+        self.add_each(allocation, |_| state.clone());
+    }
+
+    /// The same with a state for each address.
+    pub(crate) fn add_each(&mut self, allocation: Allocation, mut state: impl FnMut(Ipv4Addr) -> AddressState) {
+        self.blocks.entry(allocation).or_insert_with(|| {
+            allocation
+                .addresses()
+                .map(|address| (address, state(address)))
+                .collect()
+        });
     }
 
     /// Puts every address of these allocations into one state.
@@ -243,32 +263,40 @@ impl Eni {
     /// on: growth must not wait for it.
     pub(crate) fn is_arriving(&self) -> bool {
         const REFUSALS: u32 = 3;
-        matches!(self.phase, EniPhase::Available | EniPhase::Attached) && self.looks == 0 && self.refusals < REFUSALS
+        let is_coming = matches!(self.phase, EniPhase::Available | EniPhase::Attached);
+        (is_coming || self.awaits_view()) && self.looks == 0 && self.refusals < REFUSALS
     }
 
     /// Whether a view did not show it, or an address of it, and no second one has agreed or disagreed.
     pub(crate) fn is_doubtful(&self) -> bool {
         let is_missing = |(_, state): (Ipv4Addr, &AddressState)| matches!(state, AddressState::Missing { .. });
-        self.missing_since.is_some() || self.addresses().any(is_missing)
+        self.missing_since.is_some() || self.awaits_view() || self.addresses().any(is_missing)
+    }
+
+    /// Whether only a view stands between it and grants.
+    pub(crate) fn awaits_view(&self) -> bool {
+        let is_there = matches!(self.phase, EniPhase::Attached | EniPhase::Ready);
+        self.backing == Backing::HearsayOnly && is_there && self.role.has_pods()
     }
 
     /// Whether a grant may come from it.
     pub fn serves(&self) -> bool {
-        self.phase == EniPhase::Ready && self.missing_since.is_none() && self.role.has_pods()
+        let is_known = self.missing_since.is_none() && self.backing == Backing::Sure;
+        self.phase == EniPhase::Ready && is_known && self.role.has_pods()
+    }
+
+    /// From when on views show what our last operation on it did. One that this run never changed needs no settling.
+    pub(crate) fn changed_settled_at(&self, settle: std::time::Duration) -> BootTime {
+        if self.changed_at == BootTime::default() {
+            self.changed_at
+        } else {
+            self.changed_at.after(settle)
+        }
     }
 
     /// Whether a view that started at `started_at` can be believed about it.
     pub(crate) fn settled(&self, started_at: BootTime, settle: std::time::Duration) -> bool {
-        self.ec2_op.is_none() && started_at >= self.changed_at.after(settle_or_zero(self.changed_at, settle))
-    }
-}
-
-/// An ENI that this run never changed needs no settling.
-fn settle_or_zero(changed_at: BootTime, settle: std::time::Duration) -> std::time::Duration {
-    if changed_at == BootTime::default() {
-        std::time::Duration::ZERO
-    } else {
-        settle
+        self.ec2_op.is_none() && started_at >= self.changed_settled_at(settle)
     }
 }
 

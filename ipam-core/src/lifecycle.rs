@@ -4,6 +4,7 @@
 //! by the ordinary plan.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId};
 
@@ -52,6 +53,8 @@ impl Core {
             }
             EniPhase::Retiring => {}
             EniPhase::TornDown => self.plan_detach(eni, now),
+            // Others' and those with more uses than pods are not ours to delete.
+            EniPhase::Detached if eni.role != EniRole::Managed => {}
             EniPhase::Detached => {
                 let backoff = self.backoffs.delete.not_before;
                 if eni.ec2_op.is_none() && self.due(backoff, now) {
@@ -126,7 +129,9 @@ impl Core {
         let Some(attachment) = eni.attachment.clone() else {
             return;
         };
-        let wanted = eni.on_termination == OnTermination::Keep && eni.role == EniRole::Managed;
+        // One that is in doubt is left alone: each try would put off the view that settles the doubt.
+        let wanted =
+            eni.on_termination == OnTermination::Keep && eni.role == EniRole::Managed && eni.missing_since.is_none();
         let backoff = self.backoffs.modify.not_before;
         if wanted && eni.ec2_op.is_none() && self.due(backoff, now) {
             self.start(Work::DeleteOnTermination {
@@ -165,7 +170,7 @@ impl Core {
             eni.phase = EniPhase::Attached;
         }
         for allocation in &fact.allocations {
-            eni.add(*allocation, &self.fresh(*allocation, now));
+            eni.add_each(*allocation, |address| self.fresh(address, now));
         }
         self.insert_eni(eni);
         self.rehome_leases();
@@ -272,9 +277,12 @@ impl Core {
     pub(crate) fn addresses_allocated(&mut self, id: &EniId, allocations: &[Allocation], now: BootTime) {
         self.take_from_others(id, allocations.iter());
         for allocation in allocations {
-            let state = self.fresh(*allocation, now);
+            let states: Vec<_> = allocation.addresses().map(|address| self.fresh(address, now)).collect();
             if let Some(eni) = self.pool.enis.get_mut(id) {
-                eni.add(*allocation, &state);
+                let mut states = states.into_iter();
+                eni.add_each(*allocation, |_| {
+                    states.next().expect("one state was made for each address")
+                });
                 eni.refusals = 0;
             }
         }
@@ -302,23 +310,18 @@ impl Core {
     }
 
     /// State of an address that EC2 gave us this moment. It may have had a pod on another ENI of this node a moment ago.
-    pub(crate) fn fresh(&self, allocation: Allocation, now: BootTime) -> AddressState {
-        let shows_life = |address| {
-            self.last_kernel
-                .as_ref()
-                .is_some_and(|view| view.signs.contains_key(&address))
-        };
-        if allocation.addresses().any(shows_life) {
+    pub(crate) fn fresh(&self, address: Ipv4Addr, now: BootTime) -> AddressState {
+        let last = self.last_kernel.as_ref();
+        if last.is_some_and(|view| view.signs.contains_key(&address)) {
             return AddressState::Blocked { since: now };
         }
-        let rest = allocation
-            .addresses()
-            .filter_map(|address| self.resting_elsewhere.get(&address))
-            .max();
-        rest.map_or(AddressState::Free { since: now }, |until| AddressState::Cooling {
-            since: now,
-            until: *until,
-        })
+        match self.resting_elsewhere.get(&address) {
+            Some(until) => AddressState::Cooling {
+                since: now,
+                until: *until,
+            },
+            None => AddressState::Free { since: now },
+        }
     }
 
     pub(crate) fn note_eni(&mut self, id: &EniId, phase: &'static str) {

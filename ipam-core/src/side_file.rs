@@ -14,7 +14,7 @@ use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, NetworkCard, Pref
 use crate::action::{Want, Work};
 use crate::address::AddressState;
 use crate::core::OpRecord;
-use crate::eni::{Eni, EniPhase};
+use crate::eni::{Backing, Eni, EniPhase};
 use crate::event::{EniRole, OnTermination};
 use crate::lease::{Lease, LeaseState};
 use crate::{BootTime, OpId, WallTime};
@@ -37,6 +37,9 @@ pub(crate) struct SideFile {
     /// Whether a look for detached ENIs of ours was still to come.
     #[serde(default)]
     pub(crate) look_for_half_made: bool,
+    /// How long addresses rest whose past this run did not know, while that still mattered: milliseconds.
+    #[serde(default)]
+    pub(crate) rest_unknown: Option<u64>,
     journal: Vec<OpRow>,
 }
 
@@ -156,6 +159,7 @@ pub(crate) struct SideSource<'a> {
     pub(crate) max_enis: u16,
     pub(crate) resting_elsewhere: Vec<(Ipv4Addr, BootTime)>,
     pub(crate) look_for_half_made: bool,
+    pub(crate) rest_unknown: Option<Duration>,
 }
 
 pub(crate) fn encode<'a>(
@@ -179,6 +183,7 @@ pub(crate) fn encode<'a>(
             .map(|(a, until)| (a, millis(until)))
             .collect(),
         look_for_half_made: source.look_for_half_made,
+        rest_unknown: source.rest_unknown.map(|rest| millis(BootTime(rest))),
         journal: ops
             .filter(|(_, record)| record.work.is_ec2())
             .map(|(op, record)| op_row(*op, &record.work))
@@ -305,6 +310,20 @@ pub(crate) struct SideState {
     pub(crate) journal: Vec<(OpId, Work)>,
 }
 
+impl SideState {
+    /// Its times are of another boot: rests count from now, and nothing is known of how old anything is.
+    pub(crate) fn forget_times(&mut self) {
+        self.resting_elsewhere
+            .iter_mut()
+            .for_each(|(_, until)| *until = BootTime::default());
+        for (_, state) in self.enis.iter_mut().flat_map(Eni::addresses_mut) {
+            if let AddressState::Cooling { since, until } = state {
+                (*since, *until) = (BootTime::default(), BootTime::default());
+            }
+        }
+    }
+}
+
 /// `None` when the file is no side file of this version, or any row does not parse.
 pub(crate) fn decode(bytes: &[u8]) -> Option<(SideFile, SideState)> {
     let file: SideFile = serde_json::from_slice(bytes).ok()?;
@@ -366,6 +385,7 @@ fn parse_eni(row: &EniRow) -> Option<Eni> {
         refusals: 0,
         next_look: None,
         looks: 0,
+        backing: Backing::Sure,
         blocks: std::collections::BTreeMap::new(),
     };
     for AllocationText(allocation) in &row.allocations {

@@ -4,22 +4,25 @@
 //! resolve an unknown outcome; to take something away it needs a second view that agrees, and leases are never taken
 //! away at all: they become orphans until their address shows again or their pod goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use vpc_types::{Allocation, EniId, IpamKey};
+use vpc_types::{Allocation, EniId};
 
 use crate::action::{Action, Work};
 use crate::address::AddressState;
 use crate::core::{Core, OpState};
 use crate::eni::{Eni, EniPhase};
 use crate::event::{AttachmentState, Ec2View, EniFact, EniRole, OnTermination, Refusal, Scope};
-use crate::lease::LeaseState;
 use crate::mutant::defective;
 use crate::{BootTime, Now, OpId};
 
 impl Core {
     pub(crate) fn plan_views(&mut self, now: BootTime) {
+        if self.pool.enis().any(Eni::awaits_view) && !self.wish(Scope::Attached).is_open() {
+            let at = now.after(self.config.timers.settle);
+            self.wish(Scope::Attached).want(at);
+        }
         for scope in Scope::ALL {
             let wish = *self.wish(scope);
             let Some(at) = wish.wanted_at.filter(|_| !wish.in_flight) else {
@@ -71,7 +74,7 @@ impl Core {
         for fact in &view.enis {
             match self.pool.enis.get(&fact.id) {
                 None => self.adopt(fact, now.boot),
-                Some(eni) if self.believes(view, eni) => self.compare(fact, now.boot),
+                Some(eni) if self.believes(view, eni) => self.compare(fact, view.started_at, now.boot),
                 Some(_) => {}
             }
         }
@@ -84,7 +87,7 @@ impl Core {
             .map(|eni| eni.id.clone())
             .collect();
         for id in unseen {
-            self.not_shown(&id, now.boot);
+            self.not_shown(&id, view.started_at, now.boot);
         }
         self.rehome_leases();
         self.seen_ec2 = true;
@@ -171,7 +174,7 @@ impl Core {
         let mut eni = Eni::from_fact(fact, self.spare_device(), phase, now);
         if fact.role.has_pods() {
             for allocation in &fact.allocations {
-                eni.add(*allocation, &self.found(*allocation, now));
+                eni.add_each(*allocation, |address| self.found(address, now));
             }
         }
         self.insert_eni(eni);
@@ -179,174 +182,14 @@ impl Core {
     }
 
     /// State of an address that a view shows and we did not know.
-    fn found(&self, allocation: Allocation, now: BootTime) -> AddressState {
-        let state = self.fresh(allocation, now);
+    pub(crate) fn found(&self, address: Ipv4Addr, now: BootTime) -> AddressState {
+        let state = self.fresh(address, now);
         match self.rest_unknown {
             Some(rest) if matches!(state, AddressState::Free { .. }) => AddressState::Cooling {
                 since: now,
                 until: now.after(rest),
             },
             Some(_) | None => state,
-        }
-    }
-
-    /// A known ENI with a believable view of it.
-    fn compare(&mut self, fact: &EniFact, now: BootTime) {
-        let states: Vec<_> = fact.allocations.iter().map(|a| (*a, self.found(*a, now))).collect();
-        let eni = self
-            .pool
-            .enis
-            .get_mut(&fact.id)
-            .expect("the caller found it in the pool");
-        eni.missing_since = None;
-        eni.role = fact.role;
-        eni.groups.clone_from(&fact.groups);
-        if let Some(attachment) = &fact.attachment {
-            eni.attachment = Some(attachment.id.clone());
-            eni.device = attachment.device;
-            eni.card = attachment.card;
-            eni.on_termination = attachment.on_termination;
-            match (eni.phase, attachment.state) {
-                (EniPhase::Available, AttachmentState::Attached) => eni.phase = EniPhase::Attached,
-                (EniPhase::Detached, AttachmentState::Attached) => eni.phase = EniPhase::TornDown,
-                _ => {}
-            }
-        }
-        for (allocation, state) in states {
-            eni.add(allocation, &state);
-        }
-        self.compare_addresses(fact, now);
-    }
-
-    /// What is no longer shown goes missing, and is forgotten when a second view agrees; what is shown again comes back.
-    fn compare_addresses(&mut self, fact: &EniFact, now: BootTime) {
-        let timers = self.config.timers;
-        let states: BTreeMap<Allocation, AddressState> = fact
-            .allocations
-            .iter()
-            .map(|allocation| (*allocation, self.found(*allocation, now)))
-            .collect();
-        let eni = self
-            .pool
-            .enis
-            .get_mut(&fact.id)
-            .expect("the caller found it in the pool");
-        let mut look_again = false;
-        eni.blocks.retain(|allocation, block| {
-            let shown = fact.allocations.contains(allocation);
-            for (address, state) in block.iter_mut() {
-                if shown && matches!(state, AddressState::Missing { .. }) {
-                    *state = states[allocation].clone();
-                } else if !shown && matches!(state, AddressState::Free { .. } | AddressState::Cooling { .. }) {
-                    self.resting_elsewhere.extend(state.rests_until().map(|until| (*address, until)));
-                    *state = AddressState::Missing { since: now };
-                }
-            }
-            let confirmed = |s: &AddressState| {
-                matches!(s, AddressState::Missing { since } if now.since(*since) >= timers.confirm_gap)
-            };
-            let forget = !shown && block.values().all(confirmed);
-            look_again |= !shown && !forget && block.values().any(|s| matches!(s, AddressState::Missing { .. }));
-            // A leased address that is gone leaves the pool at once: its lease becomes an orphan.
-            shown || !(forget || block.values().all(|s| s.key().is_some()))
-        });
-        if look_again {
-            self.wish(Scope::Attached).want(now.after(timers.confirm_gap));
-        }
-    }
-
-    /// A known ENI that a believable view of the instance does not show.
-    fn not_shown(&mut self, id: &EniId, now: BootTime) {
-        let timers = self.config.timers;
-        let eni = self.pool.enis.get_mut(id).expect("the caller found it in the pool");
-        match eni.phase {
-            EniPhase::Available | EniPhase::Detached => return,
-            EniPhase::Retiring | EniPhase::TornDown => {
-                self.eni_detached(id, now);
-                return;
-            }
-            EniPhase::Attached | EniPhase::Ready => {}
-        }
-        let since = *eni.missing_since.get_or_insert(now);
-        if now.since(since) >= timers.confirm_gap {
-            self.remove_eni(id);
-            self.note_eni(id, "forgotten");
-            // Somebody may have detached it only: then it is left behind, with our tag.
-            self.wish(Scope::OwnAvailable).want(now.after(timers.confirm_gap));
-        } else {
-            self.wish(Scope::Attached).want(since.after(timers.confirm_gap));
-        }
-    }
-
-    /// Leases and addresses agree again after addresses came, went or moved.
-    pub(crate) fn rehome_leases(&mut self) {
-        self.adopt_orphans();
-        self.orphan_homeless();
-    }
-
-    /// Leases whose address is on an ENI again.
-    fn adopt_orphans(&mut self) {
-        let homeless: Vec<(IpamKey, Ipv4Addr)> = self
-            .pool
-            .leases
-            .values()
-            .filter(|lease| {
-                self.pool
-                    .address(lease.address)
-                    .is_none_or(|state| state.key() != Some(&lease.key))
-            })
-            .map(|lease| (lease.key.clone(), lease.address))
-            .collect();
-        for (key, address) in homeless {
-            let Some(home) = self.pool.find_home(address).filter(|eni| eni.missing_since.is_none()) else {
-                continue;
-            };
-            let (device, table) = (home.device, home.table());
-            let Some(state) = self.pool.address_mut(address).filter(|state| state.key().is_none()) else {
-                continue;
-            };
-            *state = AddressState::Leased(key.clone());
-            self.resting_elsewhere.remove(&address);
-            let lease = self
-                .pool
-                .leases
-                .get_mut(&key)
-                .expect("the key comes from the lease table");
-            (lease.device, lease.table) = (device, table);
-            if lease.state == LeaseState::Orphan {
-                lease.state = LeaseState::Granted;
-                let lease = lease.clone();
-                self.note_lease(&lease, Some(LeaseState::Granted), "its address is in view");
-            }
-        }
-    }
-
-    /// Leases whose address is on no ENI in view are kept as orphans.
-    fn orphan_homeless(&mut self) {
-        let homeless: Vec<IpamKey> = self
-            .pool
-            .leases
-            .values()
-            .filter(|lease| matches!(lease.state, LeaseState::Granted | LeaseState::Wired))
-            .filter(|lease| {
-                self.pool
-                    .address(lease.address)
-                    .is_none_or(|state| state.key() != Some(&lease.key))
-            })
-            .map(|lease| lease.key.clone())
-            .collect();
-        for key in homeless {
-            let lease = self
-                .pool
-                .leases
-                .get_mut(&key)
-                .expect("the key comes from the lease table");
-            lease.state = LeaseState::Orphan;
-            let lease = lease.clone();
-            if defective!(self, DropOrphans) {
-                self.pool.leases.remove(&lease.key);
-            }
-            self.note_lease(&lease, Some(LeaseState::Orphan), "EC2 does not show its address");
         }
     }
 

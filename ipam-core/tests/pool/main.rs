@@ -17,3 +17,4 @@ mod region;
 mod restarts;
 mod scale;
 mod targets;
+mod truth;

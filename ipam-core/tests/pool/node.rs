@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use ipam_core::{
     Action, AllocationMode, Applied, AttachmentFact, AttachmentState, BootTime, Core, CoreConfig, Ec2View, EniFact,
-    EniRole, Event, KernelView, LeakSweep, NodeFacts, Now, OnTermination, OpId, OpOutcome, Outcome, Provisioning,
-    ReqId, Signs, StartMode, StoredFiles, SubnetChoice, Timers, TrunkSlot, ViewSource, WallTime, WarmTarget, Work,
+    EniRole, Event, KernelView, LeakSweep, LeaseState, NodeFacts, Now, OnTermination, OpId, OpOutcome, Outcome,
+    Provisioning, Refusal, ReqId, Signs, StartMode, StoredFiles, SubnetChoice, Timers, TrunkSlot, ViewSource, WallTime,
+    WarmTarget, Work,
 };
 use vpc_types::{
     Allocation, DeviceNumber, IpamKey, MacAddress, NetworkCard, PodName, Prefix28, VethPrefix, host_veth_name,
@@ -22,10 +23,20 @@ pub(crate) enum Disk {
     Fails,
 }
 
+/// Whether EC2 lists ENIs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ec2 {
+    Answers,
+    Unavailable,
+}
+
 pub(crate) struct Node {
     pub(crate) core: Core,
     pub(crate) now: Duration,
     pub(crate) disk: Disk,
+    pub(crate) ec2: Ec2,
+    /// Describes that were asked for.
+    pub(crate) described: usize,
     pub(crate) files: StoredFiles,
     pub(crate) kernel: KernelView,
     pub(crate) enis: Vec<EniFact>,
@@ -127,6 +138,8 @@ impl Node {
             core,
             now: start,
             disk: Disk::Works,
+            ec2: Ec2::Answers,
+            described: 0,
             files: StoredFiles::default(),
             kernel: KernelView {
                 macs,
@@ -184,7 +197,13 @@ impl Node {
                 self.replies.push((req, outcome));
                 None
             }
+            Action::Describe { scope } if self.ec2 == Ec2::Unavailable => {
+                self.described += 1;
+                let refusal = Refusal::Unavailable;
+                Some(Event::DescribeFailed { scope, refusal })
+            }
             Action::Describe { scope } => {
+                self.described += 1;
                 let enis = if scope == ipam_core::Scope::Attached {
                     self.enis.clone()
                 } else {
@@ -238,6 +257,19 @@ impl Node {
             self.tell(Event::Tick);
         }
         self.now = end;
+    }
+
+    /// Something makes the core look at EC2.
+    pub(crate) fn look(&mut self) {
+        self.tell(Event::LinkGone { mac: PRIMARY_MAC });
+        self.tell(Event::LinkAppeared { mac: PRIMARY_MAC });
+        self.pass(6.0);
+    }
+
+    /// State and address of a lease.
+    pub(crate) fn lease(&self, container: &str) -> Option<(LeaseState, Ipv4Addr)> {
+        let lease = self.core.pool().lease(&key(container))?;
+        Some((lease.state, lease.address))
     }
 
     pub(crate) fn add(&mut self, container: &str) -> ReqId {
