@@ -3,13 +3,10 @@
 //! Which targets count depends on whether the instance type can have prefixes, which is known only later: [`PoolConfig`]
 //! keeps them as given, and [`PoolConfig::target`] chooses.
 
-use ipam_core::{AllocationMode, Provisioning, SubnetChoice, WarmTarget};
+use ipam_core::{AllocationMode, Provisioning, Settings, SubnetChoice, WarmTarget};
 use vpc_types::limits::PrefixDelegation;
 
 use super::parse::Reader;
-
-/// The chart sets these two whether they count or not, so their presence alone contradicts nothing.
-const CHART_DEFAULT: Option<u32> = Some(1);
 
 /// Who decides about ENIs that carry neither our tag nor `no_manage`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,14 +40,8 @@ pub enum CordonUse {
 pub struct PoolConfig {
     /// `ENABLE_PREFIX_DELEGATION`.
     pub mode: AllocationMode,
-    /// `WARM_ENI_TARGET`.
-    pub enis: Option<u32>,
-    /// `WARM_PREFIX_TARGET`.
-    pub prefixes: Option<u32>,
-    /// `WARM_IP_TARGET`.
-    pub warm: Option<u32>,
-    /// `MINIMUM_IP_TARGET`.
-    pub minimum: Option<u32>,
+    /// Targets as given.
+    pub targets: Settings,
     /// What may be changed at EC2.
     pub provisioning: Provisioning,
     /// Where new ENIs go.
@@ -71,10 +62,12 @@ impl PoolConfig {
                 AllocationMode::Prefixes,
                 AllocationMode::Addresses,
             ),
-            enis: reader.target("WARM_ENI_TARGET"),
-            prefixes: reader.target("WARM_PREFIX_TARGET"),
-            warm: reader.target("WARM_IP_TARGET"),
-            minimum: reader.target("MINIMUM_IP_TARGET"),
+            targets: Settings {
+                warm_eni: reader.target("WARM_ENI_TARGET"),
+                warm_ip: reader.target("WARM_IP_TARGET"),
+                minimum_ip: reader.target("MINIMUM_IP_TARGET"),
+                warm_prefix: reader.target("WARM_PREFIX_TARGET"),
+            },
             provisioning: provisioning(reader),
             subnets: either(
                 reader.boolean("ENABLE_SUBNET_DISCOVERY"),
@@ -97,38 +90,11 @@ impl PoolConfig {
                 CordonUse::Heeded,
             ),
         };
-        pool.contradictions().into_iter().for_each(|text| reader.warn(text));
+        let (_, contradictions) = WarmTarget::from_settings(pool.targets, pool.mode);
+        for warning in contradictions {
+            reader.warn(warning.to_string());
+        }
         pool
-    }
-
-    /// Targets that have no effect beside others, in the mode that was asked for.
-    fn contradictions(&self) -> Vec<String> {
-        let by_addresses = self.warm.unwrap_or(0) > 0 || self.minimum.unwrap_or(0) > 0;
-        let own = |given: Option<u32>| given.is_some() && given != CHART_DEFAULT;
-        let mut found = Vec::new();
-        for (name, given, mode, other) in [
-            ("WARM_ENI_TARGET", self.enis, AllocationMode::Addresses, "true"),
-            ("WARM_PREFIX_TARGET", self.prefixes, AllocationMode::Prefixes, "false"),
-        ] {
-            if !own(given) {
-                continue;
-            }
-            let n = given.unwrap_or(0);
-            if by_addresses {
-                found.push(format!(
-                    "{name}={n} has no effect: WARM_IP_TARGET or MINIMUM_IP_TARGET is set"
-                ));
-            } else if self.mode != mode {
-                found.push(format!("{name}={n} has no effect: ENABLE_PREFIX_DELEGATION is {other}"));
-            }
-        }
-        if self.warm.unwrap_or(0) == 0 && self.minimum.unwrap_or(0) > 0 {
-            found.push(
-                "MINIMUM_IP_TARGET without WARM_IP_TARGET: above the minimum no address is kept ready for a pod"
-                    .to_owned(),
-            );
-        }
-        found
     }
 
     /// Prefixes, where they were asked for and the instance type can have them.
@@ -139,19 +105,9 @@ impl PoolConfig {
         }
     }
 
-    /// The target that counts. Either of the two address targets replaces the others.
+    /// The target that counts.
     pub fn target(&self, mode: AllocationMode) -> WarmTarget {
-        let small = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
-        let (warm, minimum) = (self.warm.unwrap_or(0), self.minimum.unwrap_or(0));
-        let whole = match mode {
-            AllocationMode::Addresses => self.enis.map(|n| WarmTarget::Enis(small(n))),
-            AllocationMode::Prefixes => self.prefixes.map(|n| WarmTarget::Prefixes(small(n))),
-        };
-        match whole {
-            _ if warm > 0 || minimum > 0 => WarmTarget::Addresses { warm, minimum },
-            Some(whole) => whole,
-            None => WarmTarget::Adaptive,
-        }
+        WarmTarget::from_settings(self.targets, mode).0
     }
 }
 

@@ -44,6 +44,7 @@ fn slot<'a>(timers: &'a mut AllTimers, name: &str) -> Option<&'a mut Duration> {
         "cooldown" => &mut pool.cooldown,
         "minimum_hold" => &mut pool.minimum_hold,
         "coalesce" => &mut pool.coalesce,
+        "coalesce_prefixes" => &mut pool.coalesce_prefixes,
         "refill_delay" => &mut pool.refill_delay,
         "release_window" => &mut pool.release_window,
         "start_grace" => &mut pool.start_grace,

@@ -4,6 +4,7 @@
 //! name is the sentence that it proves. Called by `vpc-e2e` and
 //! `vpc-runtimes`.
 
+mod adoption;
 mod bad_input;
 mod churn;
 mod daemons;
@@ -108,6 +109,7 @@ pub fn all() -> Vec<Scenario> {
         faults::SCENARIOS,
         kills::SCENARIOS,
         pools::SCENARIOS,
+        adoption::SCENARIOS,
         restart::SCENARIOS,
         lifecycle::SCENARIOS,
         datapath::SCENARIOS,

@@ -322,7 +322,9 @@ impl World {
     fn disagreement(&mut self) -> Result<Option<String>> {
         let simulator = self.cluster.vpc.simulator().clone();
         let lost: Vec<String> = simulator.with_model(|model, _| {
-            let lost = model.enis().filter(|eni| !model.is_plugged(eni));
+            let lost = model
+                .enis()
+                .filter(|eni| !model.is_plugged(eni) && !model.is_somebody_elses(eni));
             lost.map(|eni| eni.id.to_string()).collect()
         });
         if !lost.is_empty() {

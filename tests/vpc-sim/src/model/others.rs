@@ -70,12 +70,17 @@ impl Model {
     /// # Errors
     /// As a deletion of an ENI has them.
     pub fn vacate(&mut self, now: Duration, subnet: &SubnetId) -> Result<usize, Ec2Error> {
-        let theirs = |eni: &&std::sync::Arc<Eni>| eni.subnet == *subnet && eni.tags.contains_key(TAG);
+        let theirs = |eni: &&std::sync::Arc<Eni>| eni.subnet == *subnet && self.is_somebody_elses(eni);
         let theirs: Vec<_> = self.enis().filter(theirs).map(|eni| eni.id.clone()).collect();
         for eni in &theirs {
             self.call_directly(now, &DeleteNetworkInterface { eni: eni.clone() })?;
         }
         Ok(theirs.len())
+    }
+
+    /// Whether an ENI was made by [`Model::occupy`].
+    pub fn is_somebody_elses(&self, eni: &Eni) -> bool {
+        eni.tags.contains_key(TAG)
     }
 
     /// Announces in IMDS that an instance will end, or takes that back.
