@@ -8,6 +8,8 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use super::goals::{Pace, Row, Standing, judge};
+use super::grid::{Extent, check};
+use super::page::{self, Purpose};
 use super::plan::{Mode, Plan, Policy, Subnets, Targets, Workload};
 use super::world::run;
 
@@ -30,6 +32,21 @@ enum Command {
         json: Option<PathBuf>,
         /// Parts of the names of goals; all when absent.
         names: Vec<String>,
+    },
+    /// Combinations of targets, modes and instance types: each converges to what the formulas say, then is silent.
+    Grid {
+        /// All 24,010 instead of enough for every pair of values.
+        #[arg(long)]
+        exhaustive: bool,
+    },
+    /// The table of addresses, ENIs and calls by number of pods.
+    Table {
+        /// The page that has it between marks.
+        #[arg(long)]
+        page: Option<PathBuf>,
+        /// Puts the table there instead of comparing.
+        #[arg(long, requires = "page")]
+        write: bool,
     },
     /// One run: a workload and a policy.
     Run {
@@ -63,6 +80,23 @@ pub fn main() -> anyhow::Result<ExitCode> {
             let rows = judge(if slow { Pace::Slow } else { Pace::Quick }, &names);
             report(&rows, json)
         }
+        Command::Grid { exhaustive } => Ok(grid(if exhaustive {
+            Extent::Exhaustive
+        } else {
+            Extent::Pairwise
+        })),
+        Command::Table { page: None, .. } => {
+            say(&page::table());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Table {
+            page: Some(path),
+            write,
+        } => {
+            page::update(&path, if write { Purpose::Write } else { Purpose::Compare })?;
+            say(&format!("{}: as the pool does", path.display()));
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Run {
             workload,
             program,
@@ -82,6 +116,26 @@ pub fn main() -> anyhow::Result<ExitCode> {
             say(&format!("{:#?}", run(&plan)));
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+fn grid(extent: Extent) -> ExitCode {
+    let verdict = check(extent);
+    for fault in verdict.faults.iter().take(40) {
+        say(fault);
+    }
+    for (id, count) in &verdict.deviations {
+        say(&format!("{id}: {count} times"));
+    }
+    say(&format!(
+        "{} combinations, {} faults",
+        verdict.points,
+        verdict.faults.len()
+    ));
+    if verdict.faults.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 

@@ -130,6 +130,8 @@ impl Policy {
 /// What users do.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Workload {
+    /// Nothing.
+    None,
     /// One pod for the warm-up, then this many at once.
     Burst {
         /// How many.

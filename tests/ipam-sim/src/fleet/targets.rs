@@ -28,3 +28,12 @@ pub(crate) fn warm_target(targets: Targets, mode: Mode) -> WarmTarget {
         Mode::Prefixes => WarmTarget::Prefixes(small(targets.warm_prefix.unwrap_or(0))),
     }
 }
+
+/// Whether recent arrivals decide.
+pub(crate) fn is_own_default(targets: Targets, mode: Mode, limits: &InstanceLimits) -> bool {
+    let mode = match self::mode(mode, limits) {
+        AllocationMode::Addresses => Mode::Addresses,
+        AllocationMode::Prefixes => Mode::Prefixes,
+    };
+    warm_target(targets, mode) == WarmTarget::Adaptive
+}

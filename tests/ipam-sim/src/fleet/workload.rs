@@ -31,7 +31,8 @@ pub(crate) fn begin(fleet: &mut Fleet) {
         | Workload::Cron { .. }
         | Workload::Batch { .. }
         | Workload::Day { .. }
-        | Workload::Steady { .. } => Duration::from_secs(10),
+        | Workload::Steady { .. }
+        | Workload::None => Duration::from_secs(10),
     };
     let pods = match fleet.plan.workload {
         Workload::Burst { .. } => 1,
@@ -40,7 +41,7 @@ pub(crate) fn begin(fleet: &mut Fleet) {
         | Workload::Cron { pods, .. }
         | Workload::Join { pods, .. }
         | Workload::Steady { pods } => pods,
-        Workload::Batch { .. } => 0,
+        Workload::Batch { .. } | Workload::None => 0,
         Workload::Day { low, .. } => low,
     };
     for number in 0..fleet.nodes.len() {
@@ -52,14 +53,19 @@ pub(crate) fn begin(fleet: &mut Fleet) {
                 Workload::Churn { life, .. } => (Some(exponential(fleet, life)), MINUTE.mul_f64(fleet.rng.f64())),
                 Workload::Join { .. } | Workload::Burst { .. } => (None, Duration::ZERO),
                 Workload::Day { life, .. } => (Some(exponential(fleet, life)), MINUTE.mul_f64(fleet.rng.f64())),
-                Workload::Rolling { .. } | Workload::Cron { .. } | Workload::Batch { .. } | Workload::Steady { .. } => {
-                    (None, MINUTE.mul_f64(fleet.rng.f64()))
-                }
+                Workload::Rolling { .. }
+                | Workload::Cron { .. }
+                | Workload::Batch { .. }
+                | Workload::Steady { .. }
+                | Workload::None => (None, MINUTE.mul_f64(fleet.rng.f64())),
             };
             fleet.after(start + NODE_READY + pause, Happening::PodBound { node, life });
         }
     }
-    fleet.after(STEP, Happening::Users);
+    if fleet.plan.workload != Workload::None {
+        fleet.after(STEP, Happening::Users);
+        fleet.after(STEP, Happening::Sample);
+    }
 }
 
 /// The warm-up is over.
@@ -81,7 +87,8 @@ pub(crate) fn is_over(fleet: &Fleet) -> bool {
         | Workload::Cron { .. }
         | Workload::Batch { .. }
         | Workload::Day { .. }
-        | Workload::Steady { .. } => return false,
+        | Workload::Steady { .. }
+        | Workload::None => return false,
     };
     fleet.recorder.count() >= expected as usize
 }
@@ -125,7 +132,8 @@ pub(crate) fn go_on(fleet: &mut Fleet) {
         | Workload::Cron { .. }
         | Workload::Batch { .. }
         | Workload::Join { .. }
-        | Workload::Steady { .. } => {}
+        | Workload::Steady { .. }
+        | Workload::None => {}
     }
     fleet.after(STEP, Happening::Users);
 }

@@ -87,7 +87,6 @@ impl Fleet {
             numbers,
         };
         fleet.account.model.drain_changes();
-        fleet.after(SAMPLE, Happening::Sample);
         fleet
     }
 
@@ -211,7 +210,8 @@ impl Fleet {
             | Workload::Batch { .. }
             | Workload::Day { .. }
             | Workload::Join { .. }
-            | Workload::Steady { .. } => Duration::from_millis(self.rng.u64(1_000..2_000)),
+            | Workload::Steady { .. }
+            | Workload::None => Duration::from_millis(self.rng.u64(1_000..2_000)),
         };
         self.after(lead, Happening::PodAdds(pod));
         self.tell_demand(node);
@@ -350,7 +350,8 @@ impl Fleet {
             | Workload::Batch { .. }
             | Workload::Day { .. }
             | Workload::Join { .. }
-            | Workload::Steady { .. } => self.now,
+            | Workload::Steady { .. }
+            | Workload::None => self.now,
         };
         self.recorder.begin(first, self.account.calls());
     }
