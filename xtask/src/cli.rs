@@ -59,7 +59,10 @@ pub(crate) fn command() -> Command {
                 "sim",
                 "The address pool in virtual time: --seeds N [--steps M] [--seed S]",
             )
-            .after_help("The last line is `N seeds, M steps each, K violations`."),
+            .after_help(
+                "The last line is `N seeds, M steps each, K violations`. --goals [--slow]: the pool's policy beside the reference's formulas; \
+                 --grid [--exhaustive]: every combination of targets; --table: the table of docs/pool.md, --write puts it there.",
+            ),
         )
         .subcommand(passed_on(
             "mutants",

@@ -21,9 +21,70 @@ pub(crate) enum Core {
     Mutable,
 }
 
-/// `cargo xtask sim`.
+/// `cargo xtask sim`. With `--goals`, `--grid` or `--table` first, the fleet instead of the seeds.
 pub(crate) fn seeds(context: &Context, arguments: &[String]) -> Result<ExitCode> {
-    by_hand(context, Core::Shipped, arguments)
+    let Some((word, rest)) = arguments.split_first() else {
+        return by_hand(context, Core::Shipped, arguments);
+    };
+    let Some(task) = Fleet::ALL.into_iter().find(|task| task.option() == word) else {
+        return by_hand(context, Core::Shipped, arguments);
+    };
+    let deadline = Deadline::after(BY_HAND);
+    let status = run::status(fleet(context, task, deadline)?.args(rest), deadline)?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What the fleet is run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fleet {
+    /// The goals of the pool's policy beside the reference's formulas.
+    Goals,
+    /// Every combination of targets.
+    Grid,
+    /// The table of `docs/pool.md`.
+    Table,
+}
+
+impl Fleet {
+    const ALL: [Self; 3] = [Self::Goals, Self::Grid, Self::Table];
+
+    fn option(self) -> &'static str {
+        match self {
+            Self::Goals => "--goals",
+            Self::Grid => "--grid",
+            Self::Table => "--table",
+        }
+    }
+}
+
+/// The fleet as a suite of the tests.
+pub(crate) fn fleet_step(context: &Context, task: Fleet, deadline: Deadline) -> Result<()> {
+    run::check(&mut fleet(context, task, deadline)?, deadline)
+}
+
+/// `ipam-fleet` with its first word; the goals are also written to `target/…/fleet/goals.json`.
+fn fleet(context: &Context, task: Fleet, deadline: Deadline) -> Result<std::process::Command> {
+    let built = builds::build(context, &["-p", "ipam-sim", "--bins", "--profile", "sim"], deadline)?;
+    let program = built
+        .get("ipam-fleet")
+        .context("the build made no executable ipam-fleet")?;
+    let mut command = context.program(program);
+    command.arg(task.option().trim_start_matches('-'));
+    match task {
+        Fleet::Goals => {
+            let target = program.ancestors().nth(2).context("a target directory")?;
+            command.arg("--json").arg(target.join("fleet/goals.json"));
+        }
+        Fleet::Table => {
+            command.arg("--page").arg(context.root.join("docs/pool.md"));
+        }
+        Fleet::Grid => {}
+    }
+    Ok(command)
 }
 
 /// `cargo xtask mutants`.
