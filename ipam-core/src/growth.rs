@@ -7,7 +7,7 @@ use crate::action::{Want, Work};
 use crate::add::count;
 use crate::backoff::Need;
 use crate::config::{AllocationMode, Provisioning, WarmTarget};
-use crate::core::Core;
+use crate::core::{Core, OpState};
 use crate::eni::Eni;
 use crate::event::Refusal;
 use crate::pool::{Counted, Sums};
@@ -15,6 +15,9 @@ use crate::shrink::LOT;
 use crate::subnets::Ask;
 use crate::targets::{self, Level, Missing, Stock, Unserved};
 use crate::{BootTime, Now};
+
+/// An ENI that is on its way for longer may take much longer: others do not wait for it.
+const ARRIVING_MAX: Duration = Duration::from_secs(10);
 
 /// Where the next addresses can come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +45,7 @@ impl Core {
         let may = known && self.config.provisioning == Provisioning::Full;
         if may && self.growth_is_due(missing, now.boot) {
             let left = self.grow_on_enis(missing, now.boot);
-            self.grow_by_enis(left, now);
+            self.grow_by_enis(left.less(self.room_soon(now.boot)), now);
         }
     }
 
@@ -60,6 +63,36 @@ impl Core {
             missing = missing.less(want.addresses());
         }
         missing
+    }
+
+    /// Addresses that still fit on what a call is under way for: waiting for its end is sooner and cheaper than a further ENI.
+    fn room_soon(&self, now: BootTime) -> u32 {
+        let is_busy = |eni: &&Eni| {
+            let young = now < eni.known_since.after(ARRIVING_MAX);
+            eni.role.has_pods() && (eni.serves() && eni.ec2_op.is_some() || eni.is_arriving() && young)
+        };
+        let busy = self.pool.enis().filter(is_busy).map(|eni| self.slots_free(eni));
+        let created = self.ops.values().filter_map(|record| match &record.work {
+            Work::CreateEni { want, .. } if record.state == OpState::InFlight => {
+                Some(self.config.node.slots_per_eni.saturating_sub(want.slots()))
+            }
+            Work::CreateEni { .. }
+            | Work::Attach { .. }
+            | Work::DeleteOnTermination { .. }
+            | Work::AllocateAddresses { .. }
+            | Work::SetGroups { .. }
+            | Work::ReleaseAddresses { .. }
+            | Work::Detach { .. }
+            | Work::DeleteEni { .. }
+            | Work::SetupEni { .. }
+            | Work::TeardownEni { .. }
+            | Work::ClearPodState { .. } => None,
+        });
+        let per_slot = match self.config.mode {
+            AllocationMode::Addresses => 1,
+            AllocationMode::Prefixes => 16,
+        };
+        busy.chain(created).map(u32::from).sum::<u32>() * per_slot
     }
 
     fn grow_by_enis(&mut self, mut missing: Missing, Now { boot: now, wall }: Now) {
@@ -262,7 +295,9 @@ impl Core {
     /// ENIs with free slots and no call under way: first those that take the whole of what is missing, fewest calls; among
     /// them the fullest, so that others drain.
     fn growable(&self, missing: u32, now: BootTime) -> Vec<vpc_types::EniId> {
-        let open = |eni: &&Eni| eni.serves() && eni.ec2_op.is_none() && eni.not_before <= now;
+        // EC2 takes requests for an ENI that is on its way, too.
+        let comes = |eni: &Eni| eni.is_arriving() && eni.role.has_pods() && now < eni.known_since.after(ARRIVING_MAX);
+        let open = |eni: &&Eni| (eni.serves() || comes(eni)) && eni.ec2_op.is_none() && eni.not_before <= now;
         let slots = match self.config.mode {
             AllocationMode::Addresses => small(missing),
             AllocationMode::Prefixes => small(missing.div_ceil(16)),

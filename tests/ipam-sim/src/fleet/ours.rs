@@ -68,10 +68,11 @@ pub(crate) fn veth(pod: PodId, attempt: u32) -> String {
 fn core_config(plan: &Plan, fleet: &Fleet, node: NodeId) -> CoreConfig {
     let limits = InstanceLimits::of(plan.instance_type).expect("plans name known types");
     let node_state = &fleet.nodes[node.0];
+    let mode = targets::mode(plan.policy.mode, &limits);
     let primary = fleet.account.model.enis_of(&node_state.instance).next();
     CoreConfig {
-        target: targets::warm_target(plan.policy.targets, plan.policy.mode),
-        mode: targets::mode(plan.policy.mode, &limits),
+        target: targets::warm_target(plan.policy.targets, mode),
+        mode,
         provisioning: Provisioning::Full,
         subnets: SubnetChoice::ByTag,
         leak_sweep: plan.leak_sweep,

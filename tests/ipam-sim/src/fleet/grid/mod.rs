@@ -6,6 +6,7 @@ mod pairwise;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipam_core::WarmTarget;
 use vpc_types::InstanceLimits;
 
 use super::node::PodState;
@@ -227,12 +228,18 @@ impl Point {
         }
     }
 
+    /// Whether recent arrivals decide.
+    fn is_own_default(&self) -> bool {
+        let mode = super::targets::mode(self.mode, &self.limits());
+        super::targets::warm_target(self.targets, mode) == WarmTarget::Adaptive
+    }
+
     fn explain(&self, ours: u32, theirs: u32) -> Result<Option<Deviation>, ()> {
         let is_set = |value: Option<u32>| value.is_some_and(|value| value > 0);
         let alone = is_set(self.targets.minimum_ip) && !is_set(self.targets.warm_ip);
         if ours == theirs {
             Ok(None)
-        } else if super::targets::is_own_default(self.targets, self.mode, &self.limits()) {
+        } else if self.is_own_default() {
             Ok(Some(Deviation::OwnDefault))
         } else if alone && ours > theirs && ours >= self.pods() {
             Ok(Some(Deviation::MinimumAlone))
