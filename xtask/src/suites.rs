@@ -52,9 +52,15 @@ pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
         Step::new("sim, random", 5, |context, deadline| {
             sim::step(context, Core::Shipped, &["--seconds", "60"], deadline)
         }),
-        Step::new("goals", 10, |context, deadline| sim::fleet_step(context, Fleet::Goals, deadline)),
-        Step::new("grid", 5, |context, deadline| sim::fleet_step(context, Fleet::Grid, deadline)),
-        Step::new("pool table", 5, |context, deadline| sim::fleet_step(context, Fleet::Table, deadline)),
+        Step::new("goals", 10, |context, deadline| {
+            sim::fleet_step(context, Fleet::Goals, deadline)
+        }),
+        Step::new("grid", 5, |context, deadline| {
+            sim::fleet_step(context, Fleet::Grid, deadline)
+        }),
+        Step::new("pool table", 5, |context, deadline| {
+            sim::fleet_step(context, Fleet::Table, deadline)
+        }),
         Step::new("mutants", 10, |context, deadline| {
             sim::step(context, Core::Mutable, &["--mutants"], deadline)
         }),
