@@ -174,6 +174,7 @@ impl Core {
         }
         self.insert_eni(eni);
         self.rehome_leases();
+        self.look_at_blocked(now);
         self.note_eni(&fact.id, "created");
     }
 
@@ -287,6 +288,7 @@ impl Core {
             }
         }
         self.rehome_leases();
+        self.look_at_blocked(now);
     }
 
     pub(crate) fn addresses_released(&mut self, id: &EniId, allocations: &BTreeSet<Allocation>) {
@@ -321,6 +323,19 @@ impl Core {
                 until: *until,
             },
             None => AddressState::Free { since: now },
+        }
+    }
+
+    /// Life that an earlier dump showed on addresses that are new to the pool: the next dump explains it, or has it removed.
+    pub(crate) fn look_at_blocked(&mut self, now: BootTime) {
+        let is_new = |state: &AddressState| matches!(state, AddressState::Blocked { since } if *since == now);
+        if self
+            .pool
+            .enis()
+            .flat_map(Eni::addresses)
+            .any(|(_, state)| is_new(state))
+        {
+            self.kernel.want(now);
         }
     }
 

@@ -90,6 +90,7 @@ impl Core {
             self.not_shown(&id, view.started_at, now.boot);
         }
         self.rehome_leases();
+        self.look_at_blocked(now.boot);
         self.seen_ec2 = true;
         let all_believed = self.pool.enis().all(|eni| self.believes(view, eni));
         if self

@@ -11,6 +11,8 @@ use crate::{Allowed, Coverage, Failure, Fault, Logging, Plan, Stroke, quiet_pani
 
 /// Seeds from which on the counters must show everything often enough.
 const ENOUGH_SEEDS: u64 = 1_000;
+/// What the core is not ready for.
+const UNFINISHED: &[Fault] = &[Fault::TrunkReserved, Fault::PrefixMode, Fault::OtherProvisioning];
 /// Kinds of failures that are shrunk and shown; other seeds are named.
 const SHOWN: usize = 3;
 
@@ -32,12 +34,18 @@ struct Args {
     /// Faults to leave out, by name.
     #[arg(long, value_delimiter = ',')]
     off: Vec<String>,
+    /// Has also what the core is not ready for.
+    #[arg(long)]
+    full: bool,
     /// Strokes and acts to have, as a shrunk failure prints them; without it all that are drawn.
     #[arg(long, value_delimiter = ',')]
     only: Option<Vec<Stroke>>,
     /// Happenings to show of a failed run.
     #[arg(long, default_value_t = 40)]
     lines: usize,
+    /// Of these only those that contain this text, for instance an address.
+    #[arg(long)]
+    about: Option<String>,
     /// Builds one defect after the other into the core and runs until each is noticed.
     #[arg(long)]
     mutants: bool,
@@ -70,10 +78,14 @@ impl Args {
                 .copied()
                 .ok_or_else(|| anyhow::anyhow!("there is no fault {name:?}"))
         };
+        let mut off = self.off.iter().map(fault).collect::<anyhow::Result<BTreeSet<_>>>()?;
+        if !self.full {
+            off.extend(UNFINISHED);
+        }
         let only = self.only.as_ref().map(|these| these.iter().copied().collect());
         Ok(Plan {
             defect: self.mutant.as_deref().map(defect).transpose()?,
-            off: self.off.iter().map(fault).collect::<anyhow::Result<BTreeSet<_>>>()?,
+            off,
             only: only.map_or(Allowed::All, Allowed::Only),
             ..Plan::of_seed(seed, self.steps)
         })
@@ -126,7 +138,7 @@ fn run_seeds(args: &Args) -> anyhow::Result<ExitCode> {
             let alike = totals.kinds.entry(kind(&failure.text)).or_default();
             alike.push(plan.seed);
             if alike.len() == 1 && totals.kinds.len() <= SHOWN {
-                report_failure(&plan, &failure, args.lines);
+                report_failure(&plan, &failure, args);
             }
         }
     }
@@ -168,7 +180,7 @@ fn sum_up(totals: &Totals, plan: &Plan, took: Duration) -> ExitCode {
 }
 
 /// Shrinks a failure and shows its strokes and its last happenings.
-fn report_failure(plan: &Plan, failure: &Failure, lines: usize) {
+fn report_failure(plan: &Plan, failure: &Failure, args: &Args) {
     let (small, shown) = shrink(plan, failure);
     say(&format!(
         "  shrunk from {} strokes and acts to {}:",
@@ -184,7 +196,9 @@ fn report_failure(plan: &Plan, failure: &Failure, lines: usize) {
         ));
     }
     say(&format!("  the last of its happenings, then {}", shown.text));
-    for line in shown.log.iter().rev().take(lines).rev() {
+    let about = |line: &&String| args.about.as_ref().is_none_or(|text| line.contains(text.as_str()));
+    let last: Vec<&String> = shown.log.iter().rev().filter(about).take(args.lines).collect();
+    for line in last.into_iter().rev() {
         say(&format!("    {line}"));
     }
     let strokes: Vec<String> = shown.fallen.iter().map(|one| one.stroke.to_string()).collect();

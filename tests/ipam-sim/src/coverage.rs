@@ -21,6 +21,41 @@ const FAULTS_LEAST: u64 = 20;
 
 const GROUPS: &[Group] = &[
     Group {
+        name: "view",
+        least: 20,
+        members: &["ImdsViewed", "Ec2Viewed by IMDS", "Demand"],
+    },
+    Group {
+        name: "imds-lie",
+        least: 20,
+        members: &["short", "shorter", "less", "more", "reordered", "empty"],
+    },
+    Group {
+        name: "condition",
+        least: 20,
+        members: &["cordoned", "leaving"],
+    },
+    Group {
+        name: "placement",
+        least: 20,
+        members: &["given", "missing"],
+    },
+    Group {
+        name: "edit",
+        least: 20,
+        members: &[
+            "takes-address",
+            "takes-prefix",
+            "assigns",
+            "groups",
+            "detaches",
+            "deletes",
+            "attaches",
+            "attaches-trunk",
+            "attaches-efa",
+        ],
+    },
+    Group {
         name: "damage",
         least: 20,
         members: &[
@@ -153,7 +188,7 @@ const GROUPS: &[Group] = &[
     Group {
         name: "end",
         least: 20,
-        members: &["probe-served", "idle-hour"],
+        members: &["probe-served", "idle-day"],
     },
 ];
 

@@ -4,8 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ipam_core::{
-    Action, AllocationMode, BootTime, Checkpoint, Core, CoreConfig, Event, KernelView, LeakSweep, NodeFacts, Note,
-    OpId, OpOutcome, Outcome, Owner, Provisioning, Refusal, Restored, StartMode, SubnetChoice, TrunkSlot, Work,
+    Action, BootTime, Checkpoint, Core, CoreConfig, Event, KernelView, NodeFacts, Note, OpId, OpOutcome, Outcome,
+    Owner, Refusal, Restored, Work,
 };
 use vpc_types::VethPrefix;
 
@@ -18,14 +18,15 @@ use crate::world::World;
 
 impl World {
     fn config(&mut self) -> CoreConfig {
+        let settings = self.settings.clone();
         CoreConfig {
-            target: self.scenario.target,
-            mode: AllocationMode::Addresses,
-            provisioning: Provisioning::Full,
-            subnets: SubnetChoice::PrimaryOnly,
-            leak_sweep: LeakSweep::Off,
-            start: StartMode::Normal,
-            cluster: None,
+            target: settings.target,
+            mode: settings.mode,
+            provisioning: settings.provisioning,
+            subnets: settings.subnets,
+            leak_sweep: settings.leak_sweep,
+            start: settings.start,
+            cluster: self.scenario.cluster.map(str::to_owned),
             timers: self.scenario.timers,
             node: NodeFacts {
                 instance: self.instance.clone(),
@@ -34,9 +35,9 @@ impl World {
                 max_enis: self.scenario.max_enis,
                 slots_per_eni: self.scenario.slots_per_eni,
                 groups: self.primary_groups(),
-                trunk: TrunkSlot::NotWanted,
-                max_pods: None,
-                cluster_nodes: None,
+                trunk: self.scenario.trunk,
+                max_pods: settings.max_pods,
+                cluster_nodes: self.scenario.cluster_nodes,
             },
             veth_prefix: VethPrefix::default(),
             max_waiting: self.scenario.max_waiting,
@@ -57,6 +58,7 @@ impl World {
             return;
         }
         self.damage_files();
+        self.change_settings();
         let (config, now) = (self.config(), self.both_times());
         let disk = self.disk.clone();
         let restored = catch_unwind(AssertUnwindSafe(|| Core::restore(config.clone(), &disk, now)));
@@ -89,6 +91,8 @@ impl World {
         self.note(|| format!("daemon starts, life {}", life.0));
         self.core = Some(core);
         self.build_in_defect();
+        self.subnets_shown = false;
+        self.introduce_node();
         self.deliver(Event::Tick);
     }
 
@@ -129,11 +133,18 @@ impl World {
 
     pub(crate) fn deliver(&mut self, event: Event) {
         let now = self.both_times();
-        let Some(core) = self.core.as_mut() else { return };
+        if self.core.is_none() {
+            return;
+        }
         self.core_events += 1;
+        self.look_at(&event);
+        let core = self.core.as_mut().expect("it was there some lines ago");
         let shown = event.clone();
         let result = catch_unwind(AssertUnwindSafe(|| core.handle(event, now)));
-        self.note(|| format!("-> {shown:?}"));
+        // Reads of IMDS would fill the log.
+        if !matches!(shown, Event::ImdsViewed(_)) {
+            self.note(|| format!("-> {shown:?}"));
+        }
         let Ok(actions) = result else {
             self.core = None;
             return self.violate(format!("core panicked: {}", crate::run::last_panic()));
@@ -143,6 +154,17 @@ impl World {
                 return self.crash();
             }
             self.act(action);
+        }
+    }
+
+    /// What the daemon learns by an event, for the invariants.
+    fn look_at(&mut self, event: &Event) {
+        match event {
+            Event::KernelViewed(view) if view.macs.contains(&self.primary_mac) => {
+                self.last_dump = Some(self.moment(view.started_at));
+            }
+            Event::SubnetsViewed(_) => self.subnets_shown = true,
+            _ => {}
         }
     }
 

@@ -13,7 +13,7 @@ use vpc_sim::model::request::{
     DescribeNetworkInterfaces, DescribeSubnets, DetachMode, DetachNetworkInterface, EniAttribute, Filter, Ipv4Request,
     ModifyNetworkInterfaceAttribute, Query, UnassignPrivateIpAddresses,
 };
-use vpc_sim::model::{self, Answer, AttachmentStatus, Ec2Error, ErrorCode};
+use vpc_sim::model::{self, Answer, AttachmentStatus, Ec2Error, ErrorCode, InterfaceType};
 use vpc_types::{Allocation, DeviceNumber, EniId, NetworkCard};
 
 use crate::fault::Fault;
@@ -23,7 +23,7 @@ use crate::world::World;
 
 /// The client's time-out.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
+pub(crate) const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
 const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
 /// ENIs with this tag are somebody else's.
 pub(crate) const FOREIGN_TAG: &str = "node.k8s.amazonaws.com/no_manage";
@@ -54,8 +54,8 @@ impl World {
     }
 
     pub(crate) fn send_work(&mut self, op: OpId, work: Work) {
-        self.ec2_calls += 1;
-        self.check_work(&work);
+        self.count_call(work.kind());
+        self.check_work(op, &work);
         if let Work::CreateEni { token, .. } = &work
             && !self.tokens.insert(token.clone())
         {
@@ -251,7 +251,12 @@ impl World {
     }
 
     pub(crate) fn send_describe(&mut self, scope: Scope) {
-        self.ec2_calls += 1;
+        if self.sees_imds_only(scope) {
+            let (started_at, delay) = (self.boot_time(), self.pace.millis(2, 30));
+            let event = self.view_through_imds(started_at);
+            return self.answer(self.life, delay, event);
+        }
+        self.count_call(crate::names::of_scope(scope));
         let (life, started_at, way) = (self.life, self.boot_time(), self.pace.millis(5, 60));
         let refusal = self
             .early_refusal(DESCRIBE)
@@ -278,7 +283,12 @@ impl World {
                     free: subnet.available(),
                     tags: subnet.tags.clone(),
                 };
-                let subnets = page.items.iter().map(fact).collect();
+                let subnets = page
+                    .items
+                    .iter()
+                    .filter(|one| self.is_in_zone(&one.id))
+                    .map(fact)
+                    .collect();
                 Event::SubnetsViewed(SubnetsView { started_at, subnets })
             }
             model::Outcome::Refused(error) => Event::DescribeFailed {
@@ -401,6 +411,8 @@ pub(crate) fn fact(eni: &model::Eni, instance: &vpc_types::InstanceId) -> EniFac
     let role = match tie {
         Some(tie) if tie.is_primary() => EniRole::Primary,
         _ if eni.tags.contains_key(FOREIGN_TAG) => EniRole::Unmanaged,
+        _ if eni.interface_type == InterfaceType::Trunk => EniRole::Trunk,
+        _ if eni.interface_type == InterfaceType::Efa => EniRole::Efa,
         _ => EniRole::Managed,
     };
     let created = eni.tags.get(CREATED_TAG).and_then(|nanos| nanos.parse().ok());

@@ -1,4 +1,4 @@
-//! The kinds of trouble that a run may have. What each of them does is in the module that it befalls.
+//! The kinds of trouble that a run may have, and what makes a node unusual. What each of them does is in the module that it befalls.
 
 macro_rules! faults {
     ($($(#[$doc:meta])* $name:ident $text:literal),* $(,)?) => {
@@ -19,6 +19,20 @@ macro_rules! faults {
 }
 
 faults! {
+    /// The node may have prefixes.
+    PrefixMode "prefix-mode",
+    /// A slot is kept for a trunk.
+    TrunkReserved "trunk-reserved",
+    /// There are more subnets, with tags; tags on the primary one too.
+    ManySubnets "many-subnets",
+    /// New ENIs go where an operator says.
+    CustomNetworking "custom-networking",
+    /// Changes at EC2 are forbidden, or only IMDS may be read.
+    OtherProvisioning "other-provisioning",
+    /// Others' left-over ENIs are looked for.
+    LeakSweep "leak-sweep",
+    /// The kubelet admits fewer pods than the node has room for.
+    MaxPods "max-pods",
     /// EC2 refuses for its request limit.
     Throttled "throttled",
     /// EC2 answers 503, or cannot be reached.
@@ -89,4 +103,43 @@ faults! {
     FilesDamaged "files-damaged",
     /// Somebody else changes our ENIs.
     ForeignEdit "foreign-edit",
+    /// The daemon starts with other settings than before.
+    Reconfigured "reconfigured",
+    /// The daemon starts in safe mode.
+    SafeStart "safe-start",
+    /// The node is cordoned, or about to end, for a while.
+    Cordon "cordon",
+    /// Where new ENIs go is changed, or no longer known.
+    Placement "placement",
+    /// IMDS does not answer for a while.
+    ImdsGone "imds-gone",
+    /// IMDS stops following one ENI for a while.
+    ImdsStale "imds-stale",
+    /// One answer of IMDS leaves something out, adds something, or is in another order.
+    ImdsLies "imds-lies",
+}
+
+impl Fault {
+    /// What makes a node unusual from the start.
+    pub(crate) const UNUSUAL: &[Self] = &[
+        Self::PrefixMode,
+        Self::TrunkReserved,
+        Self::ManySubnets,
+        Self::CustomNetworking,
+        Self::OtherProvisioning,
+        Self::LeakSweep,
+        Self::MaxPods,
+    ];
+
+    /// Runs that have it, per mille. What leaves the truth in doubt is rarer, so that the rest can be judged.
+    pub(crate) fn share(self) -> u32 {
+        match self {
+            Self::ForeignEdit => 250,
+            Self::CustomNetworking => 80,
+            Self::OtherProvisioning => 100,
+            Self::TrunkReserved => 300,
+            Self::Reconfigured | Self::SafeStart => 300,
+            _ => 550,
+        }
+    }
 }

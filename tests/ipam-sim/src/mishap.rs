@@ -3,11 +3,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use vpc_sim::model::request::{
-    AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface, DetachMode,
-    DetachNetworkInterface, Ipv4Request, UnassignPrivateIpAddresses,
-};
-use vpc_types::{DeviceNumber, EniId};
+use vpc_sim::model::request::{CreateNetworkInterface, DeleteNetworkInterface, Ipv4Request};
+use vpc_types::EniId;
 
 use crate::fault::Fault;
 use crate::queue::Happening;
@@ -28,6 +25,8 @@ impl World {
             self.crash();
         }
         self.begin_outages();
+        self.break_imds();
+        self.change_node();
         if self.strikes(Fault::ClockJump) {
             self.jump_clock();
         }
@@ -126,76 +125,5 @@ impl World {
             ..Default::default()
         };
         self.after(Duration::from_secs(20), Happening::Start);
-    }
-
-    fn foreign_edit(&mut self) {
-        self.foreign_edits += 1;
-        let enis: Vec<_> = self.ec2.enis_of(&self.instance).cloned().collect();
-        let eni = &enis[self.luck.below(enis.len())];
-        match self.luck.below(4) {
-            0 | 1 if !eni.secondary.is_empty() => {
-                let address = eni.secondary[self.luck.below(eni.secondary.len())];
-                let request = UnassignPrivateIpAddresses {
-                    eni: eni.id.clone(),
-                    addresses: vec![address],
-                    prefixes: Vec::new(),
-                };
-                let done = self.ec2.call_directly(self.now, &request).is_ok();
-                self.note(|| format!("somebody takes {address} off {}: {done}", eni.id));
-                self.foreign.insert(address);
-                let regret = self.luck.millis(1_000, 90_000);
-                self.after(
-                    regret,
-                    Happening::ForeignRegret {
-                        eni: eni.id.clone(),
-                        address,
-                    },
-                );
-            }
-            2 => {
-                let tie = eni.attachment.as_ref().filter(|tie| !tie.is_primary());
-                if let Some(attachment) = tie.map(|tie| tie.id.clone()) {
-                    self.foreign.extend(eni.secondary.iter());
-                    let request = DetachNetworkInterface {
-                        attachment,
-                        mode: DetachMode::Force,
-                    };
-                    let done = self.ec2.call_directly(self.now, &request).is_ok();
-                    self.note(|| format!("somebody detaches {}: {done}", eni.id));
-                }
-            }
-            _ => self.foreign_attach(),
-        }
-    }
-
-    /// Somebody attaches an ENI of their own to our instance.
-    fn foreign_attach(&mut self) {
-        let mut request = CreateNetworkInterface::new(self.subnet.clone());
-        request
-            .tags
-            .insert(crate::ec2::FOREIGN_TAG.to_owned(), "true".to_owned());
-        let Ok(created) = self.ec2.call_directly(self.now, &request) else {
-            return;
-        };
-        let id = created.eni.id.clone();
-        let device = DeviceNumber(20 + u16::try_from(self.foreign_enis.len()).unwrap_or(0));
-        let request = AttachNetworkInterface {
-            eni: id.clone(),
-            instance: self.instance.clone(),
-            device,
-            card: None,
-        };
-        if self.ec2.call_directly(self.now, &request).is_ok() {
-            self.note(|| format!("somebody attaches {id}"));
-            self.foreign_enis.insert(id);
-        } else {
-            let _ = self.ec2.call_directly(self.now, &DeleteNetworkInterface { eni: id });
-        }
-    }
-
-    pub(crate) fn foreign_regret(&mut self, eni: &EniId, address: Ipv4Addr) {
-        let request = AssignPrivateIpAddresses::new(eni.clone(), Ipv4Request::Addresses(vec![address]));
-        let done = self.ec2.call_directly(self.now, &request).is_ok();
-        self.note(|| format!("somebody gives {address} back to {eni}: {done}"));
     }
 }

@@ -58,6 +58,14 @@ pub(crate) enum Happening {
     Runtime { key: IpamKey, chore: Chore },
     /// The daemon starts.
     Start,
+    /// The daemon reads IMDS.
+    PollImds,
+    /// IMDS is right again.
+    ImdsHealed,
+    /// The node may be used again.
+    NodeOpen,
+    /// Pods that were announced ask for addresses.
+    Pods { named: u32 },
     /// The reference daemon that served the node meanwhile goes.
     ReferenceEnds,
     /// Users do something.

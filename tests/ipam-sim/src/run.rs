@@ -7,10 +7,9 @@ use std::time::Duration;
 use crate::coverage::Coverage;
 use crate::fate::{Allowed, Fallen};
 use crate::fault::Fault;
-use crate::invariant;
 use crate::queue::Happening;
-use crate::sandbox::Phase;
 use crate::scenario::Scenario;
+use crate::verdict;
 use crate::world::{Logging, Weather, World};
 
 /// A deliberate defect for the core, or none.
@@ -83,6 +82,9 @@ const STORM: u32 = 5_000;
 /// Happenings that settling may take at most.
 const SETTLING_STEPS: u64 = 60_000;
 
+/// How long the idle node is watched.
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
 thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
@@ -152,9 +154,12 @@ impl Runner {
     fn foul_weather(&mut self, steps: u64) {
         let scenario = format!("{:?}", self.world.scenario);
         self.world.note(|| scenario);
+        let unusual = Fault::UNUSUAL.iter().filter(|fault| self.world.scenario.may(**fault));
+        unusual.for_each(|fault| self.world.coverage.fault(*fault));
         self.world.after(Duration::ZERO, Happening::Start);
         self.world.after(Duration::from_millis(300), Happening::Users);
         self.world.after(Duration::from_secs(1), Happening::Mishap);
+        self.world.after(Duration::from_secs(15), Happening::PollImds);
         while self.steps < steps && self.step(Duration::MAX) {}
     }
 
@@ -169,26 +174,21 @@ impl Runner {
         world.scenario.throttle = vpc_sim::model::Throttle::Off;
         world.ec2.settings_mut().throttle = vpc_sim::model::Throttle::Off;
         world.free_subnet();
+        world.ec2.heal_imds();
+        world.open_node();
+        world.restore_placement();
         // Longer than any outage, restart or attach that the foul weather began.
         self.settle(Duration::from_secs(3_600));
         self.probe();
         self.end_half();
         // Peaks fall, ENIs idle and go, one after the other.
         self.settle(Duration::from_secs(4 * 3_600));
-        self.idle_hour();
-        let world = &self.world;
-        if world.violation.is_some() {
-            return;
+        self.idle_day();
+        if self.world.violation.is_none() {
+            verdict::all(&self.world)
+                .into_iter()
+                .for_each(|text| self.world.violate(text));
         }
-        let verdicts = [
-            invariant::i7_every_request_is_answered(world),
-            invariant::i7_nothing_is_leaked(world),
-            invariant::i6_every_eni_is_attached_and_known_or_deleted(world),
-        ];
-        verdicts
-            .into_iter()
-            .filter_map(Result::err)
-            .for_each(|text| self.world.violate(text));
     }
 
     fn settle(&mut self, span: Duration) {
@@ -203,56 +203,16 @@ impl Runner {
 
     /// New pods in fair weather are served, if the node has room.
     fn probe(&mut self) {
-        let world = &mut self.world;
-        if world.violation.is_some() {
+        if self.world.violation.is_some() {
             return;
         }
-        let held = world
-            .ec2
-            .enis_of(&world.instance)
-            .map(|eni| eni.secondary.len())
-            .sum::<usize>();
-        let foreign = world.foreign_enis.len();
-        let enis = usize::from(world.scenario.max_enis).saturating_sub(foreign);
-        let most = enis * usize::from(world.scenario.slots_per_eni);
-        let subnet_free = world
-            .ec2
-            .subnet(&world.subnet)
-            .map_or(0, |subnet| subnet.available() as usize);
-        let used = world.core.as_ref().map_or(0, |core| core.pool().leases().count());
-        let leased = |address| {
-            world
-                .core
-                .as_ref()
-                .is_some_and(|core| core.pool().leases().any(|lease| lease.address == address))
-        };
-        let blocked = world
-            .kernel
-            .signs()
-            .into_keys()
-            .filter(|address| !leased(*address))
-            .count();
-        // Limits that a fault has taught the core hold; a subnet too small for a whole ENI stops growth in ENI mode.
-        let taught = world.scenario.has(Fault::LimitReached) || world.foreign_edits > 0;
-        let tight = subnet_free < usize::from(world.scenario.slots_per_eni) + 2;
-        let reachable = if taught || tight { held.min(most) } else { most };
-        let room = reachable.saturating_sub(used + blocked);
-        let keys: Vec<_> = (0..room.min(3)).map(|_| world.new_sandbox(None)).collect();
+        let room = verdict::room(&self.world);
+        let keys: Vec<_> = (0..room.min(3)).map(|_| self.world.new_sandbox(None)).collect();
         self.settle(Duration::from_secs(36));
         for key in keys {
-            let served = matches!(self.world.sandboxes[&key].phase, Phase::Running(_));
-            if !served {
-                let why = self
-                    .world
-                    .core
-                    .as_ref()
-                    .map(|core| core.status(self.world.both_times()));
-                let why = why.map(|status| (status.supply, status.cause.map(|cause| cause.to_string())));
-                self.world.violate(format!(
-                    "I7: {key} is not served within 35 s although there is room: {why:?}"
-                ));
-            } else {
-                self.world.coverage.hit("end", "probe-served");
+            match verdict::i7_a_pod_is_served_where_there_is_room(&self.world, &key) {
+                Ok(()) => self.world.coverage.hit("end", "probe-served"),
+                Err(text) => self.world.violate(text),
             }
         }
     }
@@ -267,27 +227,17 @@ impl Runner {
         }
     }
 
-    /// An hour without users: no EC2 call, hardly an event.
-    fn idle_hour(&mut self) {
-        let (calls, events) = (self.world.ec2_calls, self.world.core_events);
-        self.settle(Duration::from_secs(3_600));
-        let (calls, events) = (self.world.ec2_calls - calls, self.world.core_events - events);
+    /// A day without users: no EC2 call but for the named exceptions, hardly an event.
+    fn idle_day(&mut self) {
+        let (calls, events) = (self.world.calls.clone(), self.world.own_events());
+        self.settle(DAY);
         if self.world.violation.is_some() {
             return;
         }
-        // The named exception: a subnet that cannot fill the warm target is looked at now and then.
-        let scarce = self
-            .world
-            .ec2
-            .subnet(&self.world.subnet)
-            .map_or(0, |subnet| subnet.available() as usize);
-        let tight = scarce < usize::from(self.world.scenario.slots_per_eni).max(16) + 2;
-        if calls > if tight { 8 } else { 0 } {
-            self.world.violate(format!("I7: {calls} EC2 calls in an idle hour"));
-        } else if events > 400 {
-            self.world.violate(format!("I7: {events} events in an idle hour"));
-        } else {
-            self.world.coverage.hit("end", "idle-hour");
+        let events = self.world.own_events() - events;
+        match verdict::i7_an_idle_node_is_silent(&self.world, &calls, events) {
+            Ok(()) => self.world.coverage.hit("end", "idle-day"),
+            Err(text) => self.world.violate(text),
         }
     }
 }

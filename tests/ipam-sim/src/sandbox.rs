@@ -82,6 +82,12 @@ impl World {
         key
     }
 
+    pub(crate) fn pods_come(&mut self, pods: u32) {
+        for _ in 0..pods {
+            self.new_pod();
+        }
+    }
+
     fn new_pod(&mut self) -> IpamKey {
         let number = self.next_pod;
         let named = !self.workload.chance(150);
@@ -137,8 +143,13 @@ impl World {
             }
             8 if !full => {
                 self.acted("burst");
-                for _ in 0..self.workload.number(2, 12) {
-                    self.new_pod();
+                let pods = self.workload.number(2, 12);
+                if self.workload.chance(500) {
+                    self.announce(pods);
+                    let lead = self.workload.millis(300, 2_500);
+                    self.after(lead, Happening::Pods { named: pods });
+                } else {
+                    self.pods_come(pods);
                 }
             }
             9 => {

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ipam_core::{Timers, WarmTarget};
+use ipam_core::{Timers, TrunkSlot};
 use vpc_sim::model::{AllocationPolicy, Delay, FreshIds, Throttle};
 use vpc_types::InstanceLimits;
+use vpc_types::limits::PrefixDelegation;
 
 use crate::dice::Dice;
 use crate::fault::Fault;
+use crate::region::CLUSTER;
+use crate::settings::NodeSettings;
 
 /// Everything that is fixed for one run.
 #[derive(Debug, Clone)]
@@ -16,7 +19,14 @@ pub(crate) struct Scenario {
     pub(crate) instance_type: &'static str,
     pub(crate) max_enis: u16,
     pub(crate) slots_per_eni: u16,
-    pub(crate) target: WarmTarget,
+    /// Whether the type can have prefixes.
+    pub(crate) prefixes: bool,
+    pub(crate) settings: NodeSettings,
+    pub(crate) trunk: TrunkSlot,
+    pub(crate) cluster: Option<&'static str>,
+    pub(crate) cluster_nodes: Option<u32>,
+    /// Whether pods' ENIs go where an operator says (custom networking).
+    pub(crate) custom: bool,
     pub(crate) timers: Timers,
     pub(crate) subnet_prefix: u8,
     pub(crate) policy: AllocationPolicy,
@@ -31,6 +41,7 @@ pub(crate) struct Scenario {
 }
 
 const TYPES: &[&str] = &[
+    "t2.micro",
     "t3.nano",
     "t3.small",
     "t3.medium",
@@ -44,71 +55,57 @@ const TYPES: &[&str] = &[
 
 impl Scenario {
     pub(crate) fn new(seed: u64, off: &BTreeSet<Fault>) -> Self {
-        let mut dice = Dice::of(seed, "scenario");
-        let instance_type = dice.pick(TYPES);
+        let of = |field: &str| Dice::of(seed, field);
+        let instance_type = of("type").pick(TYPES);
         let limits = InstanceLimits::of(instance_type).expect("the types above are in the table");
+        let prefixes = limits.prefix_delegation == PrefixDelegation::Supported;
         let hard = limits.enis_on_default_card();
+        let mut dice = of("enis");
         let max_enis = if dice.chance(300) {
             u16::try_from(dice.number(1, u32::from(hard))).expect("bounded by a u16")
         } else {
             hard
         };
         let slots_per_eni = limits.ipv4_per_eni - 1;
-        let target = if dice.chance(400) {
-            WarmTarget::Enis(u16::try_from(dice.number(0, 2)).expect("at most 2"))
-        } else {
-            let (warm, minimum) = (dice.number(0, 16), dice.number(0, 30));
-            WarmTarget::Addresses { warm, minimum }
-        };
-        let timers = timers(&mut dice);
+        let timers = timers(&mut of("timers"));
+        let faults = faults(seed, off);
+        let has = |fault: Fault| faults.iter().any(|(known, _)| *known == fault);
+        let may = |fault| has(fault) && (prefixes || fault != Fault::PrefixMode);
         let capacity = usize::from(max_enis) * usize::from(slots_per_eni);
-        let lag = timers.settle.mul_f64(0.9);
-        let describe_lag = match dice.below(3) {
-            0 => Delay::None,
-            1 => Delay::Uniform {
-                min: Duration::ZERO,
-                max: lag / 8,
-            },
-            _ => Delay::Uniform {
-                min: Duration::ZERO,
-                max: lag,
-            },
-        };
-        let throttle = if dice.chance(300) {
-            Throttle::Buckets { factor: 0.05 }
-        } else {
-            Throttle::Off
-        };
-        let calm = dice.chance(60);
-        let faults = Fault::ALL
-            .iter()
-            .map(|fault| {
-                (
-                    *fault,
-                    dice.chance(if *fault == Fault::ForeignEdit { 250 } else { 550 }),
-                    dice.number(5, 120),
-                )
-            })
-            .filter(|(fault, on, _)| *on && !calm && !off.contains(fault))
-            .map(|(fault, _, per_mille)| (fault, per_mille))
-            .collect();
         Self {
             instance_type,
             max_enis,
             slots_per_eni,
-            target,
+            prefixes,
+            settings: NodeSettings::draw(&mut of("settings"), &may),
+            trunk: if has(Fault::TrunkReserved) {
+                TrunkSlot::Reserved
+            } else {
+                TrunkSlot::NotWanted
+            },
+            cluster: of("cluster").chance(700).then_some(CLUSTER),
+            cluster_nodes: of("nodes").pick(&[None, Some(3), Some(300)]),
+            custom: has(Fault::CustomNetworking),
             timers,
-            subnet_prefix: dice.pick(&[20, 22, 24, 24, 26, 27]),
-            policy: dice.pick(&[AllocationPolicy::Random, AllocationPolicy::Lowest]),
-            describe_lag,
+            subnet_prefix: of("range").pick(&[20, 22, 24, 24, 26, 27]),
+            policy: of("policy").pick(&[
+                AllocationPolicy::Random,
+                AllocationPolicy::Lowest,
+                AllocationPolicy::Lowest,
+            ]),
+            describe_lag: describe_lag(&mut of("lag"), &timers),
             attach: Delay::Uniform {
                 min: Duration::from_millis(300),
                 max: Duration::from_secs(4),
             },
-            throttle,
-            fresh_ids: dice.pick(&[FreshIds::Known, FreshIds::UnknownUntilVisible]),
-            max_live: dice.below(60.min(capacity + 8)) + 2,
-            max_waiting: dice.pick(&[4, 100, 100]),
+            throttle: if of("throttle").chance(300) {
+                Throttle::Buckets { factor: 0.05 }
+            } else {
+                Throttle::Off
+            },
+            fresh_ids: of("fresh").pick(&[FreshIds::Known, FreshIds::UnknownUntilVisible]),
+            max_live: of("live").below(60.min(capacity + 8)) + 2,
+            max_waiting: of("line").pick(&[4, 100, 100]),
             faults,
         }
     }
@@ -121,9 +118,40 @@ impl Scenario {
             .map_or(0, |(_, odds)| *odds)
     }
 
+    /// Whether the node may be unusual in this way.
+    pub(crate) fn may(&self, fault: Fault) -> bool {
+        self.has(fault) && (self.prefixes || fault != Fault::PrefixMode)
+    }
+
     pub(crate) fn has(&self, fault: Fault) -> bool {
         self.odds(fault) > 0
     }
+}
+
+fn describe_lag(dice: &mut Dice, timers: &Timers) -> Delay {
+    let lag = timers.settle.mul_f64(0.9);
+    let up_to = |max| Delay::Uniform {
+        min: Duration::ZERO,
+        max,
+    };
+    match dice.below(3) {
+        0 => Delay::None,
+        1 => up_to(lag / 8),
+        _ => up_to(lag),
+    }
+}
+
+/// Which faults come, each with its odds. One run in sixteen is calm.
+fn faults(seed: u64, off: &BTreeSet<Fault>) -> Vec<(Fault, u32)> {
+    if Dice::of(seed, "calm").chance(60) {
+        return Vec::new();
+    }
+    let drawn = |fault: &Fault| {
+        let mut dice = Dice::of(seed, &format!("odds of {}", fault.as_str()));
+        let comes = dice.chance(fault.share()) && !off.contains(fault);
+        comes.then(|| (*fault, dice.number(5, 120)))
+    };
+    Fault::ALL.iter().filter_map(drawn).collect()
 }
 
 /// The defaults, or shorter ones that keep the relations the design relies on: holds above the plugin's DEL deadline,

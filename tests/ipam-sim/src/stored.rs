@@ -7,9 +7,10 @@ use std::time::Duration;
 use ipam_core::{Owner, StoredFiles};
 use serde_json::{Value, json};
 use vpc_sim::model::request::{AssignPrivateIpAddresses, Ipv4Request, UnassignPrivateIpAddresses};
-use vpc_types::{EniId, IpamKey, PodName, VethPrefix, host_veth_name};
+use vpc_types::{Allocation, EniId, IpamKey, PodName, Prefix28, VethPrefix, host_veth_name};
 
 use crate::fault::Fault;
+use crate::foreign::addresses_of;
 use crate::queue::Happening;
 use crate::sandbox::{Netns, Phase, Record, Sandbox};
 use crate::world::World;
@@ -19,17 +20,22 @@ impl World {
     pub(crate) fn damage_files(&mut self) {
         if self.disk.side_file.is_some() && self.strikes(Fault::SideFileLost) {
             self.disk.side_file = None;
-            self.memory_lost_at = Some(self.now);
+            self.lose_journal();
         }
         if self.disk.side_file.is_some() && self.strikes(Fault::SideFileDamaged) {
             let bytes = self.disk.side_file.take().unwrap_or_default();
             self.disk.side_file = Some(self.damaged_side_file(bytes));
-            self.memory_lost_at = Some(self.now);
+            self.lose_journal();
         }
         if self.disk.ipam_json.is_some() && self.strikes(Fault::FilesDamaged) {
             let bytes = self.disk.ipam_json.take().unwrap_or_default();
             self.disk.ipam_json = Some(self.damaged_ipam_json(&bytes));
         }
+    }
+
+    fn lose_journal(&mut self) {
+        self.memory_lost_at = Some(self.now);
+        self.tokens_of.clear();
     }
 
     fn damaged_side_file(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {
@@ -136,7 +142,7 @@ impl World {
             let primary = eni.attachment.as_ref().is_some_and(|tie| tie.is_primary());
             set_up(&eni.id, primary) && !self.foreign_enis.contains(&eni.id)
         });
-        enis.flat_map(|eni| eni.secondary.iter().map(|address| (eni.id.clone(), *address)))
+        enis.flat_map(|eni| addresses_of(eni).into_iter().map(|address| (eni.id.clone(), address)))
             .filter(|(_, address)| !leased(address) && !self.kernel.has_life(*address))
             .collect()
     }
@@ -181,11 +187,17 @@ impl World {
         };
         let now = self.now;
         if self.luck.chance(500) {
-            let addresses: Vec<Ipv4Addr> = free.iter().filter(|(id, _)| *id == eni).map(|(_, one)| *one).collect();
+            let is_free = |address: &Ipv4Addr| free.iter().any(|(_, one)| one == address);
+            let truth = self.ec2.eni(&eni).cloned();
+            let (addresses, prefixes) = truth.map_or_else(Default::default, |eni| {
+                let whole = |prefix: &Prefix28| Allocation::Prefix(*prefix).addresses().all(|one| is_free(&one));
+                let addresses = eni.secondary.iter().copied().filter(is_free).collect();
+                (addresses, eni.prefixes.iter().copied().filter(whole).collect())
+            });
             let request = UnassignPrivateIpAddresses {
                 eni,
                 addresses,
-                prefixes: Vec::new(),
+                prefixes,
             };
             let done = self.ec2.call_directly(now, &request).is_ok();
             self.note(|| format!("the reference daemon released {request:?}: {done}"));
@@ -210,5 +222,6 @@ impl World {
     pub(crate) fn lose_files(&mut self) {
         self.reference_runs = false;
         self.disk = StoredFiles::default();
+        self.lose_journal();
     }
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipam_core::{BootTime, Core, Now, ReqId, StoredFiles, WallTime};
+use ipam_core::{BootTime, Core, NodeCondition, Now, OpId, Placement, ReqId, StoredFiles, WallTime};
 use vpc_sim::model::{Change, Model};
-use vpc_types::{EniId, InstanceId, IpamKey, MacAddress, SubnetId};
+use vpc_types::{EniId, InstanceId, IpamKey, MacAddress, SecurityGroupId, SubnetId};
 
 use crate::coverage::Coverage;
 use crate::dice::Dice;
@@ -20,6 +20,7 @@ use crate::region::Region;
 use crate::run::Plan;
 use crate::sandbox::Sandbox;
 use crate::scenario::Scenario;
+use crate::settings::NodeSettings;
 
 /// Wall-clock time at the start of a run: any moment of this century.
 pub(crate) const EPOCH: Duration = Duration::from_secs(1_800_000_000);
@@ -49,6 +50,8 @@ pub(crate) struct World {
     pub(crate) booted_at: Duration,
     pub(crate) boots: u32,
     pub(crate) scenario: Scenario,
+    /// Of the present life of the daemon.
+    pub(crate) settings: NodeSettings,
     pub(crate) weather: Weather,
     pub(crate) queue: Queue,
     pub(crate) fate: Fate,
@@ -62,9 +65,15 @@ pub(crate) struct World {
     pub(crate) ec2: Model,
     pub(crate) instance: InstanceId,
     pub(crate) subnet: SubnetId,
+    pub(crate) other_subnets: Vec<SubnetId>,
+    pub(crate) groups: Vec<SecurityGroupId>,
     pub(crate) primary_mac: MacAddress,
     pub(crate) kernel: Kernel,
     pub(crate) disk: StoredFiles,
+    pub(crate) condition: NodeCondition,
+    pub(crate) placement: Placement,
+    /// Reads of IMDS.
+    pub(crate) polls: u64,
     /// Conditions that last.
     pub(crate) outages: BTreeSet<Outage>,
     /// What the node's clock showed at the start of the run, had it always gone as it goes now.
@@ -89,9 +98,17 @@ pub(crate) struct World {
     pub(crate) foreign_enis: BTreeSet<EniId>,
     /// When the daemon last lost a file that it could not do without.
     pub(crate) memory_lost_at: Option<Duration>,
+    /// When the last complete dump that the daemon got began.
+    pub(crate) last_dump: Option<Duration>,
+    /// Whether this life of the daemon has seen the subnets.
+    pub(crate) subnets_shown: bool,
+    pub(crate) limit_refusals: u32,
+    /// Token of each creation, by its operation.
+    pub(crate) tokens_of: BTreeMap<OpId, String>,
     /// Tokens of creations that were asked for.
     pub(crate) tokens: BTreeSet<String>,
-    pub(crate) ec2_calls: u64,
+    /// EC2 calls by kind.
+    pub(crate) calls: BTreeMap<&'static str, u64>,
     pub(crate) core_events: u64,
     pub(crate) coverage: Coverage,
     pub(crate) logging: Logging,
@@ -107,12 +124,15 @@ impl World {
             ec2,
             instance,
             subnet,
+            others,
+            groups,
             primary_mac,
         } = Region::new(seed, &scenario);
         Self {
             now: Duration::from_secs(1),
             booted_at: Duration::ZERO,
             boots: 1,
+            settings: scenario.settings.clone(),
             scenario,
             weather: Weather::Foul,
             queue: Queue::default(),
@@ -124,9 +144,14 @@ impl World {
             ec2,
             instance,
             subnet,
+            other_subnets: others,
+            groups,
             primary_mac,
             kernel: Kernel::default(),
             disk: StoredFiles::default(),
+            condition: NodeCondition::default(),
+            placement: Placement::default(),
+            polls: 0,
             outages: BTreeSet::new(),
             epoch: EPOCH,
             reference_runs: false,
@@ -144,8 +169,12 @@ impl World {
             foreign_edits: 0,
             foreign_enis: BTreeSet::new(),
             memory_lost_at: None,
+            last_dump: None,
+            subnets_shown: false,
+            limit_refusals: 0,
+            tokens_of: BTreeMap::new(),
             tokens: BTreeSet::new(),
-            ec2_calls: 0,
+            calls: BTreeMap::new(),
             core_events: 0,
             coverage: Coverage::default(),
             logging,
@@ -153,6 +182,16 @@ impl World {
             violation: None,
             defect: plan.defect,
         }
+    }
+
+    /// Events of the core that are no reads of IMDS.
+    pub(crate) fn own_events(&self) -> u64 {
+        self.core_events - self.polls.min(self.core_events)
+    }
+
+    /// Counts an EC2 call.
+    pub(crate) fn count_call(&mut self, kind: &'static str) {
+        *self.calls.entry(kind).or_default() += 1;
     }
 
     pub(crate) fn boot_time(&self) -> BootTime {
@@ -273,6 +312,10 @@ impl World {
             Happening::HangUp { .. } => {}
             Happening::Runtime { key, chore } => self.runtime_chore(&key, chore),
             Happening::Start => self.start_daemon(),
+            Happening::PollImds => self.poll_imds(),
+            Happening::ImdsHealed => self.ec2.heal_imds(),
+            Happening::NodeOpen => self.open_node(),
+            Happening::Pods { named } => self.pods_come(named),
             Happening::ReferenceEnds => self.end_of_reference(),
             Happening::Users => self.users_act(),
             Happening::Mishap => self.mishap(),

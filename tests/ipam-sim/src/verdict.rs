@@ -1,0 +1,194 @@
+//! The verdict on a run, faults over and everything settled: nothing is left behind, waiting, or busy.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipam_core::{LeakSweep, Placement, Provisioning, StartMode, TrunkSlot};
+use vpc_types::{EniId, IpamKey};
+
+use crate::fault::Fault;
+use crate::foreign::addresses_of;
+use crate::sandbox::Phase;
+use crate::world::World;
+
+/// Looks at subnets in a day, while a subnet in use is scarce: one in fifteen minutes.
+const SUBNET_LOOKS: u64 = 24 * 4 + 4;
+/// Tries in a day to get from a scarce subnet what the target wants.
+const SCARCE_TRIES: u64 = 24 * 8;
+/// Looks in a day for ENIs that others left behind.
+const LEAK_LOOKS: u64 = 26;
+/// Events in a day beside reads of IMDS.
+const IDLE_EVENTS: u64 = 3_000;
+
+/// What is wrong at the end.
+pub(crate) fn all(world: &World) -> Vec<String> {
+    let verdicts = [
+        i7_every_request_is_answered(world),
+        i7_nothing_is_leaked(world),
+        i6_every_eni_is_attached_and_known_or_deleted(world),
+    ];
+    verdicts.into_iter().filter_map(Result::err).collect()
+}
+
+/// Whether the daemon may change what it holds.
+fn is_free_to_act(world: &World) -> bool {
+    world.settings.provisioning == Provisioning::Full && world.settings.start == StartMode::Normal
+}
+
+/// Whether the subnets have so little that targets cannot be reached, or only just.
+fn is_tight(world: &World) -> bool {
+    let least = usize::from(world.scenario.slots_per_eni).max(64) + 2;
+    let free = |id| world.ec2.subnet(id).map_or(0, |subnet| subnet.available() as usize);
+    let used = world
+        .other_subnets
+        .iter()
+        .filter(|id| world.is_usable(id))
+        .chain([&world.subnet]);
+    used.map(free).any(|free| free < least) || world.scenario.subnet_prefix > 24 || world.scenario.custom
+}
+
+/// Pods for which there is room without doubt, beyond those that are there.
+pub(crate) fn room(world: &World) -> usize {
+    let Some(core) = world.core.as_ref().filter(|_| is_simple(world)) else {
+        return 0;
+    };
+    let ours = world
+        .ec2
+        .enis_of(&world.instance)
+        .filter(|eni| !world.foreign_enis.contains(&eni.id));
+    let held = ours.map(|eni| addresses_of(eni).len()).sum::<usize>();
+    let trunk = usize::from(world.scenario.trunk == TrunkSlot::Reserved);
+    let enis = usize::from(world.scenario.max_enis)
+        .saturating_sub(world.foreign_enis.len())
+        .saturating_sub(trunk)
+        .max(1);
+    let most = enis * usize::from(world.scenario.slots_per_eni);
+    // Limits that a fault has taught the core hold; a subnet too small for a whole ENI stops growth in ENI mode.
+    let taught = world.scenario.has(Fault::LimitReached) || world.foreign_edits > 0;
+    let reachable = if taught || is_tight(world) || !is_free_to_act(world) {
+        held.min(most)
+    } else {
+        most
+    };
+    let most_pods = world.settings.max_pods.map_or(usize::MAX, |pods| pods as usize);
+    let leased = |address| core.pool().leases().any(|lease| lease.address == address);
+    let signs = world.kernel.signs();
+    let blocked = signs.keys().filter(|address| !leased(**address)).count();
+    reachable
+        .min(most_pods)
+        .saturating_sub(core.pool().leases().count() + blocked)
+}
+
+/// Whether this run's node may serve from all it has.
+fn is_simple(world: &World) -> bool {
+    world.is_usable(&world.subnet)
+        && world.placement == Placement::Discovered
+        && !world.scenario.has(Fault::Reconfigured)
+}
+
+pub(crate) fn i7_a_pod_is_served_where_there_is_room(world: &World, key: &IpamKey) -> Result<(), String> {
+    if matches!(world.sandboxes[key].phase, Phase::Running(_)) {
+        return Ok(());
+    }
+    let status = world.core.as_ref().map(|core| core.status(world.both_times()));
+    let why = status.map(|status| (status.supply, status.cause.map(|cause| cause.to_string())));
+    Err(format!(
+        "I7: {key} is not served within 35 s although there is room: {why:?}"
+    ))
+}
+
+/// Calls since `before`, by kind.
+pub(crate) fn i7_an_idle_node_is_silent(
+    world: &World,
+    before: &BTreeMap<&'static str, u64>,
+    events: u64,
+) -> Result<(), String> {
+    for (call, count) in &world.calls {
+        let calls = count - before.get(call).copied().unwrap_or_default();
+        let sweeps = world.settings.leak_sweep == LeakSweep::On;
+        let allowed = match *call {
+            "Leaked" if sweeps => LEAK_LOOKS,
+            "Subnets" if is_tight(world) => SUBNET_LOOKS,
+            "CreateEni" | "AllocateAddresses" if is_tight(world) => SCARCE_TRIES,
+            _ => 0,
+        };
+        if calls > allowed {
+            return Err(format!("I7: {calls} calls of {call} in an idle day"));
+        }
+    }
+    if events > IDLE_EVENTS {
+        return Err(format!("I7: {events} events in an idle day"));
+    }
+    Ok(())
+}
+
+fn i6_every_eni_is_attached_and_known_or_deleted(world: &World) -> Result<(), String> {
+    let core = world.core.as_ref().ok_or("the daemon is not running at the end")?;
+    if !is_free_to_act(world) {
+        return Ok(());
+    }
+    let known = |id: &EniId| core.pool().enis().any(|eni| eni.id == *id);
+    let ours = |eni: &&std::sync::Arc<vpc_sim::model::Eni>| {
+        eni.tags.contains_key(crate::ec2::INSTANCE_TAG) && !world.foreign_enis.contains(&eni.id)
+    };
+    for eni in world.ec2.enis().filter(ours) {
+        let Some(tie) = &eni.attachment else {
+            return Err(format!(
+                "I6: {} exists and is not attached, known: {}",
+                eni.id,
+                known(&eni.id)
+            ));
+        };
+        if !known(&eni.id) {
+            return Err(format!("I6: {} is attached and not known", eni.id));
+        }
+        if tie.on_termination != vpc_sim::model::OnTermination::Delete {
+            return Err(format!("I6: {} would outlive the instance", eni.id));
+        }
+    }
+    let ghost = core.pool().enis().find(|eni| world.ec2.eni(&eni.id).is_none());
+    ghost.map_or(Ok(()), |eni| {
+        Err(format!(
+            "I6: {} is known and does not exist, phase {:?}",
+            eni.id, eni.phase
+        ))
+    })
+}
+
+/// At the end: a lease for each sandbox that runs, none besides; and kernel state for no others.
+fn i7_nothing_is_leaked(world: &World) -> Result<(), String> {
+    let core = world.core.as_ref().ok_or("the daemon is not running at the end")?;
+    let live: BTreeMap<&IpamKey, Ipv4Addr> = world
+        .sandboxes
+        .values()
+        .filter_map(|one| one.live_address().map(|address| (&one.key, address)))
+        .collect();
+    if let Some(lease) = core.pool().leases().find(|lease| !live.contains_key(&lease.key)) {
+        return Err(format!("I7: leaked lease {lease:?}"));
+    }
+    let stray = world
+        .kernel
+        .signs()
+        .into_keys()
+        .find(|address| !live.values().any(|held| held == address));
+    // A lost file leaves addresses that are in no view of ours; nobody is told of rules there.
+    let known = |address: &Ipv4Addr| core.pool().enis().any(|eni| eni.address(*address).is_some());
+    stray.filter(known).map_or(Ok(()), |address| {
+        Err(format!("I7: leaked routes or rules of {address}"))
+    })
+}
+
+/// At the end: nobody waits.
+fn i7_every_request_is_answered(world: &World) -> Result<(), String> {
+    let waiting = world
+        .core
+        .as_ref()
+        .map_or(0, |core| core.status(world.both_times()).waiting);
+    if waiting > 0 || !world.open_requests.is_empty() {
+        return Err(format!(
+            "I7: {waiting} ADDs wait, {} requests are open",
+            world.open_requests.len()
+        ));
+    }
+    Ok(())
+}
