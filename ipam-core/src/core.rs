@@ -63,6 +63,8 @@ pub(crate) enum OpState {
 pub(crate) struct ViewWish {
     pub(crate) in_flight: bool,
     pub(crate) wanted_at: Option<BootTime>,
+    /// When the newest view that came began.
+    pub(crate) newest: Option<BootTime>,
 }
 
 impl ViewWish {

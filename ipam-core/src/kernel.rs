@@ -37,10 +37,7 @@ impl Core {
             .as_ref()
             .map_or(at, |view| at.max(view.started_at.after(gap)));
         if self.due(at, now) {
-            self.kernel = crate::core::ViewWish {
-                in_flight: true,
-                wanted_at: None,
-            };
+            (self.kernel.in_flight, self.kernel.wanted_at) = (true, None);
             self.outbox.now(Action::ViewKernel);
         }
     }

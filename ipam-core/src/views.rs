@@ -30,10 +30,8 @@ impl Core {
             };
             let at = at.max(self.backoffs.describe.not_before);
             if self.due(at, now) {
-                *self.wish(scope) = crate::core::ViewWish {
-                    in_flight: true,
-                    wanted_at: None,
-                };
+                let wish = self.wish(scope);
+                (wish.in_flight, wish.wanted_at) = (true, None);
                 self.outbox.now(Action::Describe { scope });
             }
         }
@@ -50,7 +48,12 @@ impl Core {
     }
 
     pub(crate) fn ec2_viewed(&mut self, view: &Ec2View, now: Now) {
-        self.wish(view.scope).in_flight = false;
+        let wish = self.wish(view.scope);
+        if wish.newest.is_some_and(|newest| view.started_at <= newest) {
+            // It came twice, or a newer one overtook it.
+            return;
+        }
+        (wish.in_flight, wish.newest) = (false, Some(view.started_at));
         self.backoffs.describe.succeeded();
         match view.scope {
             Scope::Attached => self.attached_viewed(view, now),

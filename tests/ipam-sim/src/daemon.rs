@@ -159,13 +159,12 @@ impl World {
 
     /// What the daemon learns by an event, for the invariants.
     fn look_at(&mut self, event: &Event) {
-        match event {
-            Event::KernelViewed(view) if view.macs.contains(&self.primary_mac) => {
-                self.last_dump = Some(self.moment(view.started_at));
-            }
-            Event::SubnetsViewed(_) => self.subnets_shown = true,
-            _ => {}
+        if let Event::KernelViewed(view) = event
+            && view.macs.contains(&self.primary_mac)
+        {
+            self.last_dump = Some(self.moment(view.started_at));
         }
+        self.subnets_shown |= matches!(event, Event::SubnetsViewed(_));
     }
 
     /// For faults that could strike at every action: a small part of the ordinary odds.

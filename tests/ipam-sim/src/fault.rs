@@ -133,13 +133,15 @@ impl Fault {
 
     /// Runs that have it, per mille. What leaves the truth in doubt is rarer, so that the rest can be judged.
     pub(crate) fn share(self) -> u32 {
-        match self {
-            Self::ForeignEdit => 250,
-            Self::CustomNetworking => 80,
-            Self::OtherProvisioning => 100,
-            Self::TrunkReserved => 300,
-            Self::Reconfigured | Self::SafeStart => 300,
-            _ => 550,
-        }
+        const RARE: &[(Fault, u32)] = &[
+            (Fault::ForeignEdit, 250),
+            (Fault::CustomNetworking, 80),
+            (Fault::OtherProvisioning, 100),
+            (Fault::TrunkReserved, 300),
+            (Fault::Reconfigured, 300),
+            (Fault::SafeStart, 300),
+        ];
+        let rare = RARE.iter().find(|(fault, _)| *fault == self);
+        rare.map_or(550, |(_, share)| *share)
     }
 }

@@ -10,6 +10,7 @@ use vpc_sim::model::request::{
 use vpc_sim::model::{Eni, InterfaceType};
 use vpc_types::{Allocation, DeviceNumber, EniId};
 
+use crate::fault::Fault;
 use crate::queue::Happening;
 use crate::world::World;
 
@@ -64,7 +65,7 @@ impl World {
 
     fn somebody_assigns(&mut self, eni: &Arc<Eni>) -> &'static str {
         let wanted = match self.luck.below(3) {
-            0 if self.scenario.prefixes => Ipv4Request::PrefixCount(1),
+            0 if self.scenario.may(Fault::PrefixMode) => Ipv4Request::PrefixCount(1),
             _ => Ipv4Request::Count(self.luck.number(1, 3)),
         };
         let request = AssignPrivateIpAddresses::new(eni.id.clone(), wanted);
