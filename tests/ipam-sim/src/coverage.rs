@@ -20,10 +20,58 @@ struct Group {
 const FAULTS_LEAST: u64 = 20;
 
 const GROUPS: &[Group] = &[
+    // Only where a device goes between a dump and its set-up.
+    Group {
+        name: "refusal",
+        least: 0,
+        members: &["LinkMissing"],
+    },
+    Group {
+        name: "source",
+        least: 20,
+        members: &["EC2", "IMDS"],
+    },
+    Group {
+        name: "want",
+        least: 20,
+        members: &["addresses", "prefixes"],
+    },
+    Group {
+        name: "phase",
+        least: 20,
+        members: &["available", "attached", "ready", "retiring", "torn-down", "detached"],
+    },
+    Group {
+        name: "role",
+        least: 20,
+        members: &["primary", "managed", "efa", "trunk", "unmanaged"],
+    },
+    Group {
+        name: "address",
+        least: 20,
+        members: &["free", "leased", "cooling", "releasing", "missing", "blocked"],
+    },
+    Group {
+        name: "cause",
+        least: 20,
+        members: &[
+            "POOL_EMPTY_GROWING",
+            "SUBNET_FULL",
+            "ENI_LIMIT",
+            "THROTTLED",
+            "EC2_UNAVAILABLE",
+            "IAM_DENIED",
+            "COOLING",
+            "DAEMON_STARTING",
+            "CHECKPOINT_FAILING",
+            "QUEUE_FULL",
+            "SANDBOX_BUSY",
+        ],
+    },
     Group {
         name: "view",
         least: 20,
-        members: &["ImdsViewed", "Ec2Viewed by IMDS", "Demand"],
+        members: &["ImdsViewed", "Demand"],
     },
     Group {
         name: "imds-lie",
@@ -144,6 +192,8 @@ const GROUPS: &[Group] = &[
             "Conflict",
             "Denied",
             "Kernel",
+            "SubnetFragmented",
+            "Other",
         ],
     },
     Group {
@@ -154,7 +204,7 @@ const GROUPS: &[Group] = &[
     Group {
         name: "scope",
         least: 20,
-        members: &["Attached", "OwnAvailable"],
+        members: &["Attached", "OwnAvailable", "Leaked", "Subnets"],
     },
     Group {
         name: "write",

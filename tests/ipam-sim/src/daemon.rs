@@ -1,6 +1,7 @@
 //! The shell around the core, as faithful to the real daemon as the core can notice: one event at a time, actions in
 //! order, a checkpoint taken at the moment of `Persist`, death at any point.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ipam_core::{
@@ -46,7 +47,7 @@ impl World {
         }
     }
 
-    fn primary_groups(&self) -> std::collections::BTreeSet<vpc_types::SecurityGroupId> {
+    fn primary_groups(&self) -> BTreeSet<vpc_types::SecurityGroupId> {
         let primary = self.ec2.enis_of(&self.instance).find(|eni| eni.mac == self.primary_mac);
         primary
             .map(|eni| eni.groups.iter().cloned().collect())
@@ -159,6 +160,9 @@ impl World {
 
     /// What the daemon learns by an event, for the invariants.
     fn look_at(&mut self, event: &Event) {
+        if let Event::Ec2Viewed(view) = event {
+            self.coverage.hit("source", names::of_source(view.source));
+        }
         if let Event::KernelViewed(view) = event
             && view.macs.contains(&self.primary_mac)
         {
@@ -178,6 +182,7 @@ impl World {
         match action {
             Action::Persist { .. } => {
                 self.coverage.hit("action", "Persist");
+                self.count_states();
                 let Some(core) = &self.core else { return };
                 let checkpoint = Box::new(core.checkpoint());
                 let delay = self.pace.millis(0, 3);
@@ -205,9 +210,27 @@ impl World {
             Action::Run { op, work } => {
                 self.coverage.hit("action", "Run");
                 self.coverage.hit("work", work.kind());
+                if let Work::CreateEni { want, .. } | Work::AllocateAddresses { want, .. } = &work {
+                    self.coverage.hit("want", names::of_want(*want));
+                }
                 self.run_work(op, work);
             }
             Action::Note(note) => self.noted(&note),
+        }
+    }
+
+    /// What the pool holds at a checkpoint.
+    fn count_states(&mut self) {
+        let Some(core) = &self.core else { return };
+        let enis: BTreeSet<_> = core.pool().enis().map(|eni| (eni.phase, eni.role)).collect();
+        for (phase, role) in enis {
+            self.coverage.hit("phase", names::of_phase(phase));
+            self.coverage.hit("role", role.as_str());
+        }
+        let addresses = core.pool().enis().flat_map(ipam_core::Eni::addresses);
+        let kinds: BTreeSet<_> = addresses.map(|(_, state)| state.kind()).collect();
+        for kind in kinds {
+            self.coverage.hit("address", names::of_address(kind));
         }
     }
 
@@ -257,7 +280,10 @@ impl World {
                 self.coverage
                     .hit("lease", state.map_or("ended", ipam_core::LeaseState::as_str));
             }
-            Note::Refused { .. } => self.coverage.hit("note", "Refused"),
+            Note::Refused { cause, .. } => {
+                self.coverage.hit("note", "Refused");
+                self.coverage.hit("cause", cause.code.as_str());
+            }
             Note::OpRefused { refusal, .. } => {
                 self.coverage.hit("note", "OpRefused");
                 self.coverage.hit("refusal", names::of_refusal(*refusal));
@@ -301,7 +327,7 @@ impl World {
         if self.strikes(Fault::KernelViewFailure) && self.luck.chance(500) {
             return self.tell(Event::KernelViewFailed);
         }
-        let mut macs: std::collections::BTreeSet<_> = self.kernel.links.values().copied().collect();
+        let mut macs: BTreeSet<_> = self.kernel.links.values().copied().collect();
         macs.insert(self.primary_mac);
         if self.strikes(Fault::KernelViewFailure) {
             macs.remove(&self.primary_mac);

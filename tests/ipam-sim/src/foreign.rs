@@ -14,6 +14,9 @@ use crate::fault::Fault;
 use crate::queue::Happening;
 use crate::world::World;
 
+/// An edit that found nothing to change.
+const NOTHING: &str = "nothing";
+
 impl World {
     /// One edit by hand.
     pub(crate) fn foreign_edit(&mut self) {
@@ -30,7 +33,9 @@ impl World {
             _ => self.foreign_attach(),
         };
         self.fate.was(what);
-        self.coverage.hit("edit", what);
+        if what != NOTHING {
+            self.coverage.hit("edit", what);
+        }
     }
 
     fn somebody_takes_an_address(&mut self, eni: &Arc<Eni>) -> &'static str {
@@ -88,7 +93,7 @@ impl World {
     fn somebody_detaches(&mut self, eni: &Arc<Eni>) -> &'static str {
         let tie = eni.attachment.as_ref().filter(|tie| !tie.is_primary());
         let Some(attachment) = tie.map(|tie| tie.id.clone()) else {
-            return "nothing";
+            return NOTHING;
         };
         self.foreign.extend(addresses_of(eni));
         let mode = DetachMode::Force;
@@ -101,7 +106,7 @@ impl World {
     fn somebody_deletes_one_that_waits(&mut self) -> &'static str {
         let waits = |eni: &&Arc<Eni>| eni.attachment.is_none() && eni.tags.contains_key(crate::ec2::INSTANCE_TAG);
         let Some(eni) = self.ec2.enis().find(waits).map(|eni| eni.id.clone()) else {
-            return "nothing";
+            return NOTHING;
         };
         let request = DeleteNetworkInterface { eni };
         let done = self.ec2.call_directly(self.now, &request).is_ok();
@@ -123,7 +128,7 @@ impl World {
             request.tags.insert(tag, "true".to_owned());
         }
         let Ok(created) = self.ec2.call_directly(self.now, &request) else {
-            return "nothing";
+            return NOTHING;
         };
         let id = created.eni.id.clone();
         let device = DeviceNumber(20 + u16::try_from(self.foreign_enis.len()).unwrap_or(0));
@@ -139,7 +144,7 @@ impl World {
             what
         } else {
             let _ = self.ec2.call_directly(self.now, &DeleteNetworkInterface { eni: id });
-            "nothing"
+            NOTHING
         }
     }
 

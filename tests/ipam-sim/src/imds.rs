@@ -89,7 +89,6 @@ impl World {
             source: ViewSource::Imds,
             enis,
         };
-        self.coverage.hit("view", "Ec2Viewed by IMDS");
         self.read_imds().map_or(
             Event::DescribeFailed {
                 scope: Scope::Attached,
