@@ -155,13 +155,13 @@ impl Core {
     }
 
     /// Where every slot of the instance is taken and prefixes are wanted: gives single addresses back, whose slots bring sixteen
-    /// times as many. Whether it did.
+    /// times as many. Not while EC2 refuses: an address in hand is better. Whether it did.
     fn make_room(&mut self, now: BootTime) -> bool {
-        let missing = self.missing(now).wanted;
-        let may_swap = self.config.mode == AllocationMode::Prefixes && missing > 0 && self.room().is_none();
-        if !may_swap || self.stands_in() {
+        let wants_prefixes = self.config.mode == AllocationMode::Prefixes && !self.stands_in();
+        if !wants_prefixes || self.backoffs.allocate.last.is_some() || self.room().is_some() {
             return false;
         }
+        let missing = self.missing(now).wanted;
         let lots = self.lots(AllocationMode::Addresses, missing.div_ceil(16), now);
         let Some(lot) = lots.into_iter().max_by_key(|lot| lot.allocations.len()) else {
             return false;
