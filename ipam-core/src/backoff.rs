@@ -1,12 +1,29 @@
-//! Waiting after refused calls: per kind of operation, full jitter, growing fourfold.
+//! Waiting after refused calls, and the pace of calls: per kind of operation.
 //!
-//! A node makes so few calls that the wait after a refusal decides how hard a throttled account is hit, not a rate.
+//! A node makes so few calls that the wait after a refusal decides how hard a throttled account is hit: full jitter, growing
+//! fourfold. The pace only binds where something is wrong: it halves with every throttled call and recovers with success.
 
 use std::time::Duration;
 
 use crate::BootTime;
+use crate::action::Work;
 use crate::config::Timers;
-use crate::event::Refusal;
+use crate::event::{Refusal, Scope};
+
+/// A refill waits so many times longer after a refusal than a call that a pod waits for.
+const REFILL_FACTOR: u32 = 10;
+
+/// First wait after a missing permission, while a pod waits and otherwise; both double.
+const DENIED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
+/// Longest such waits: an operator who has granted it looks for the effect.
+const DENIED_MAX: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(1800));
+
+/// Time between calls of one kind, when all is well.
+const PACE: Duration = Duration::from_secs(1);
+/// The slowest pace that throttling leads to.
+const PACE_MAX: Duration = Duration::from_secs(60);
+/// Calls that may go out together.
+const BURST: u32 = 5;
 
 /// A small deterministic generator (SplitMix64): spreads nodes by their nonce, and replays in a simulation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +43,11 @@ impl Jitter {
         let per_mille = u32::try_from((z ^ (z >> 31)) % 1001).expect("a remainder below 1001 fits");
         limit * per_mille / 1000
     }
+
+    /// A duration of three to five quarters of `mean`.
+    pub(crate) fn around(&mut self, mean: Duration) -> Duration {
+        mean * 3 / 4 + self.up_to(mean / 2)
+    }
 }
 
 /// Who wants a call.
@@ -37,57 +59,168 @@ pub(crate) enum Need {
     Refill,
 }
 
+/// Pace of one kind of call: a token bucket, as the time at which it would be full again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pace {
+    pub(crate) interval: Duration,
+    pub(crate) full_at: BootTime,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            interval: PACE,
+            full_at: BootTime::default(),
+        }
+    }
+}
+
+impl Pace {
+    fn next(self) -> BootTime {
+        BootTime(self.full_at.0.saturating_sub(self.interval * (BURST - 1)))
+    }
+
+    fn spend(&mut self, now: BootTime) {
+        self.full_at = self.full_at.max(now).after(self.interval);
+    }
+
+    fn throttled(&mut self) {
+        self.interval = (self.interval * 2).min(PACE_MAX);
+    }
+
+    fn succeeded(&mut self) {
+        self.interval = (self.interval * 10 / 11).max(PACE);
+    }
+}
+
 /// Refusals in a row, and when the next try may go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Backoff {
-    refusals: u32,
+    pub(crate) refusals: u32,
+    /// While nobody waits.
     pub(crate) not_before: BootTime,
-    /// The same while a pod waits; earlier only after a pause.
-    starving_not_before: BootTime,
+    /// While a pod waits.
+    pub(crate) starving_not_before: BootTime,
+    pub(crate) pace: Pace,
     /// The last refusal, until a call succeeds.
     pub(crate) last: Option<Refusal>,
 }
 
 impl Backoff {
     pub(crate) fn refused(&mut self, refusal: Refusal, now: BootTime, timers: &Timers, jitter: &mut Jitter) {
-        let limit = timers
-            .backoff_start
-            .saturating_mul(4u32.saturating_pow(self.refusals))
-            .min(timers.backoff_max);
-        self.refusals = (self.refusals + 1).min(10);
-        self.last = Some(refusal);
-        self.not_before = now.after(jitter.up_to(limit));
-        self.starving_not_before = self.not_before;
-    }
-
-    /// After a full subnet: a pause that doubles up to sixteenfold while only the warm target wants it, so that a node that
-    /// can never reach its target falls silent, and a short one while a pod waits.
-    pub(crate) fn subnet_full(&mut self, refusal: Refusal, now: BootTime, timers: &Timers, jitter: &mut Jitter) {
-        let spread = |pause: Duration, jitter: &mut Jitter| now.after(pause * 3 / 4 + jitter.up_to(pause / 2));
-        let refill = timers.subnet_retry_refill.saturating_mul(1 << self.refusals.min(4));
-        self.not_before = spread(refill, jitter);
-        self.starving_not_before = spread(timers.subnet_retry_starving, jitter).min(self.not_before);
-        self.refusals = (self.refusals + 1).min(10);
-        self.last = Some(refusal);
-    }
-
-    /// Ends the pause of a full subnet: another kind of call got addresses from it.
-    pub(crate) fn subnet_has_addresses(&mut self) {
-        if matches!(self.last, Some(Refusal::SubnetFull | Refusal::SubnetFragmented)) {
-            self.succeeded();
+        let (starving, refill) = if refusal == Refusal::Denied {
+            let grown = |(first, _), (longest, _)| doubled(first, self.refusals, longest);
+            let swap = |(a, b)| (b, a);
+            (
+                jitter.around(grown(DENIED, DENIED_MAX)),
+                jitter.around(grown(swap(DENIED), swap(DENIED_MAX))),
+            )
+        } else {
+            let limit = timers
+                .backoff_start
+                .saturating_mul(4u32.saturating_pow(self.refusals))
+                .min(timers.backoff_max);
+            let wait = jitter.up_to(limit);
+            (wait, wait.saturating_mul(REFILL_FACTOR))
+        };
+        if refusal == Refusal::Throttled {
+            self.pace.throttled();
         }
+        self.refusals = (self.refusals + 1).min(10);
+        self.last = Some(refusal);
+        self.starving_not_before = now.after(starving);
+        self.not_before = now.after(refill);
     }
 
     /// Earliest time of the next try, given whether a pod waits for it.
     pub(crate) fn next_try(&self, need: Need) -> BootTime {
-        match need {
+        let refused = match need {
             Need::Starving => self.starving_not_before,
             Need::Refill => self.not_before,
-        }
+        };
+        refused.max(self.pace.next())
+    }
+
+    /// A call goes out.
+    pub(crate) fn spend(&mut self, now: BootTime) {
+        self.pace.spend(now);
     }
 
     pub(crate) fn succeeded(&mut self) {
-        *self = Self::default();
+        self.pace.succeeded();
+        *self = Self {
+            pace: self.pace,
+            ..Self::default()
+        };
+    }
+}
+
+fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first.saturating_mul(1 << times.min(10)).min(longest)
+}
+
+/// Waiting rules per kind of call, so that a refusal of one does not stop the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Backoffs {
+    pub(crate) create: Backoff,
+    pub(crate) attach: Backoff,
+    pub(crate) modify: Backoff,
+    pub(crate) allocate: Backoff,
+    pub(crate) release: Backoff,
+    pub(crate) detach: Backoff,
+    pub(crate) delete: Backoff,
+    pub(crate) describe: Backoff,
+    pub(crate) subnets: Backoff,
+}
+
+impl Backoffs {
+    /// The waiting rule of an EC2 operation; kernel operations have none.
+    pub(crate) fn of(&mut self, work: &Work) -> Option<&mut Backoff> {
+        match work {
+            Work::CreateEni { .. } => Some(&mut self.create),
+            Work::Attach { .. } => Some(&mut self.attach),
+            Work::DeleteOnTermination { .. } | Work::SetGroups { .. } => Some(&mut self.modify),
+            Work::AllocateAddresses { .. } => Some(&mut self.allocate),
+            Work::ReleaseAddresses { .. } => Some(&mut self.release),
+            Work::Detach { .. } => Some(&mut self.detach),
+            Work::DeleteEni { .. } => Some(&mut self.delete),
+            Work::SetupEni { .. } | Work::TeardownEni { .. } | Work::ClearPodState { .. } => None,
+        }
+    }
+
+    /// The waiting rule of a describe.
+    pub(crate) fn of_scope(&mut self, scope: Scope) -> &mut Backoff {
+        match scope {
+            Scope::Subnets => &mut self.subnets,
+            Scope::Attached | Scope::OwnAvailable | Scope::Leaked => &mut self.describe,
+        }
+    }
+
+    /// Names and rules of the kinds that change something, for the file and for people.
+    pub(crate) fn mutations(&self) -> [(&'static str, &Backoff); 7] {
+        [
+            ("CreateNetworkInterface", &self.create),
+            ("AttachNetworkInterface", &self.attach),
+            ("ModifyNetworkInterfaceAttribute", &self.modify),
+            ("AssignPrivateIpAddresses", &self.allocate),
+            ("UnassignPrivateIpAddresses", &self.release),
+            ("DetachNetworkInterface", &self.detach),
+            ("DeleteNetworkInterface", &self.delete),
+        ]
+    }
+
+    /// Inverse of a name in `mutations`.
+    pub(crate) fn named(&mut self, name: &str) -> Option<&mut Backoff> {
+        match name {
+            "CreateNetworkInterface" => Some(&mut self.create),
+            "AttachNetworkInterface" => Some(&mut self.attach),
+            "ModifyNetworkInterfaceAttribute" => Some(&mut self.modify),
+            "AssignPrivateIpAddresses" => Some(&mut self.allocate),
+            "UnassignPrivateIpAddresses" => Some(&mut self.release),
+            "DetachNetworkInterface" => Some(&mut self.detach),
+            "DeleteNetworkInterface" => Some(&mut self.delete),
+            _ => None,
+        }
     }
 }
 
@@ -104,10 +237,11 @@ mod tests {
                 .backoff_start
                 .saturating_mul(4u32.saturating_pow(k))
                 .min(timers.backoff_max);
-            assert!(backoff.not_before.0 <= limit, "try {k}");
+            assert!(backoff.starving_not_before.0 <= limit, "try {k}");
+            assert_eq!(backoff.not_before.0, backoff.starving_not_before.0 * REFILL_FACTOR);
         }
         backoff.succeeded();
-        assert_eq!(backoff, Backoff::default());
+        assert_eq!((backoff.not_before, backoff.last), (BootTime::default(), None));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use vpc_types::{EniId, IpamKey, MacAddress, PodName, SecurityGroupId};
 
 use crate::action::{Action, Work};
-use crate::backoff::{Backoff, Jitter};
+use crate::backoff::{Backoffs, Jitter};
 use crate::config::CoreConfig;
 use crate::eni::{Eni, EniPhase};
 use crate::event::{Event, KernelView, NodeCondition, Placement, Scope};
@@ -82,19 +82,6 @@ impl ViewWish {
     pub(crate) fn want(&mut self, at: BootTime) {
         self.wanted_at = Some(self.wanted_at.map_or(at, |earlier| earlier.min(at)));
     }
-}
-
-/// Waiting rules per kind of call, so that a refusal of one does not stop the others.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Backoffs {
-    pub(crate) create: Backoff,
-    pub(crate) attach: Backoff,
-    pub(crate) modify: Backoff,
-    pub(crate) allocate: Backoff,
-    pub(crate) release: Backoff,
-    pub(crate) detach: Backoff,
-    pub(crate) delete: Backoff,
-    pub(crate) describe: Backoff,
 }
 
 /// The pool of one node.
@@ -227,6 +214,7 @@ impl Core {
         self.apply(event, now);
         self.wake = None;
         self.pool.keep_tallies();
+        self.pass_subnets(now.boot);
         self.end_rests(now.boot);
         self.serve_line(now);
         self.plan(now);
@@ -308,6 +296,7 @@ impl Core {
         self.plan_growth(now);
         self.plan_shrink(now.boot);
         self.plan_groups(now.boot);
+        self.plan_subnets(now.boot);
         self.plan_views(now.boot);
     }
 

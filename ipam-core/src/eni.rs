@@ -72,6 +72,17 @@ pub(crate) enum Backing {
     HearsayOnly,
 }
 
+/// Whether coming pods may use an ENI, as far as the rules of the operator say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Service {
+    /// Yes.
+    #[default]
+    Open,
+    /// No: its subnet is excluded by tag, or custom networking puts pods elsewhere. What it has does not count; the pods that
+    /// it has stay.
+    Closed,
+}
+
 /// One ENI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Eni {
@@ -97,6 +108,8 @@ pub struct Eni {
     pub on_termination: OnTermination,
     /// Where it stands.
     pub phase: EniPhase,
+    /// Whether coming pods may use it.
+    pub service: Service,
     /// When this core learnt of it.
     pub known_since: BootTime,
     /// When the last operation on it ended; views that started less than the settle time later say nothing about it.
@@ -135,6 +148,7 @@ impl Eni {
             attachment: attachment.map(|a| a.id.clone()),
             on_termination: attachment.map_or(OnTermination::Keep, |a| a.on_termination),
             phase,
+            service: Service::Open,
             known_since: now,
             changed_at: BootTime::default(),
             idle_since: now,
@@ -164,6 +178,7 @@ impl Eni {
             attachment: self.attachment.clone(),
             on_termination: self.on_termination,
             phase: self.phase,
+            service: self.service,
             known_since: self.known_since,
             changed_at: self.changed_at,
             idle_since: self.idle_since,
@@ -279,10 +294,15 @@ impl Eni {
         self.backing == Backing::HearsayOnly && is_there && self.role.has_pods()
     }
 
+    /// Whether coming pods may use it, once it is ready.
+    pub fn is_open(&self) -> bool {
+        self.role.has_pods() && self.service == Service::Open
+    }
+
     /// Whether a grant may come from it.
     pub fn serves(&self) -> bool {
         let is_known = self.missing_since.is_none() && self.backing == Backing::Sure;
-        self.phase == EniPhase::Ready && is_known && self.role.has_pods()
+        self.phase == EniPhase::Ready && is_known && self.is_open()
     }
 
     /// From when on views show what our last operation on it did. One that this run never changed needs no settling.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use vpc_types::{
-    Allocation, AttachmentId, DeviceNumber, EniId, IpamKey, MacAddress, NetworkCard, PodName, SecurityGroupId, SubnetId,
+    Allocation, AttachmentId, DeviceNumber, EniId, InstanceId, IpamKey, MacAddress, NetworkCard, PodName, SecurityGroupId,
+    SubnetId,
 };
 
 use crate::{BootTime, Generation, OpId, ReqId, WallTime};
@@ -128,6 +129,8 @@ pub struct SubnetFact {
     pub id: SubnetId,
     /// Addresses that nobody has. A free prefix may still not exist.
     pub free: u32,
+    /// Addresses that it could give in all: those of its range less the five that EC2 keeps.
+    pub size: u32,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
 }
@@ -314,6 +317,8 @@ pub struct EniFact {
     pub attachment: Option<AttachmentFact>,
     /// From the creation tag; absent on ENIs made by others.
     pub created_at: Option<WallTime>,
+    /// From the instance tag: whose daemon made it, or fills it.
+    pub owner: Option<InstanceId>,
 }
 
 /// How an operation ended.

@@ -41,7 +41,7 @@ impl Core {
             return;
         }
         // After a run that our files know nothing of, what the ENIs hold is not known before a view that can be believed.
-        let known = self.seen_ec2 && self.rest_unknown.is_none();
+        let known = self.seen_ec2 && self.rest_unknown.is_none() && !self.is_learning_subnets();
         let may = known && self.config.provisioning == Provisioning::Full;
         if may && self.growth_is_due(missing, now.boot) {
             let left = self.grow_on_enis(missing, now.boot);
@@ -96,7 +96,7 @@ impl Core {
     }
 
     fn grow_by_enis(&mut self, mut missing: Missing, Now { boot: now, wall }: Now) {
-        while missing.wanted > 0 && self.enis_left() > 0 {
+        while missing.wanted > 0 && self.enis_left() > 0 && self.may_ask_for_eni(now) {
             let Some(subnet) = self.subnets_for_new_eni(self.need()).into_iter().next() else {
                 return;
             };
@@ -202,7 +202,7 @@ impl Core {
     /// Whether single addresses have to do, because a subnet that we use has no free prefix at the moment.
     pub(crate) fn stands_in(&self) -> bool {
         let has_none =
-            |eni: &Eni| eni.role.has_pods() && self.ask_of(&eni.subnet, self.need()).kind == AllocationMode::Addresses;
+            |eni: &Eni| eni.is_open() && self.ask_of(&eni.subnet, self.need()).kind == AllocationMode::Addresses;
         self.config.mode == AllocationMode::Prefixes && self.pool.enis().any(has_none)
     }
 
@@ -337,7 +337,7 @@ impl Core {
         let growable = self
             .pool
             .enis()
-            .any(|eni| eni.role.has_pods() && eni.phase.is_arriving_or_ready() && self.slots_free(eni) > 0);
+            .any(|eni| eni.is_open() && eni.phase.is_arriving_or_ready() && self.slots_free(eni) > 0);
         let enis_left = if self.config.node.slots_per_eni > 0 {
             self.enis_left()
         } else {

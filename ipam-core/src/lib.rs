@@ -34,6 +34,7 @@ mod ops;
 mod orphans;
 mod outbox;
 mod pool;
+mod scarcity;
 mod shrink;
 mod side_file;
 mod subnets;
@@ -51,7 +52,7 @@ pub use config::{
     WarmTarget,
 };
 pub use core::{Core, Status};
-pub use eni::{Eni, EniPhase};
+pub use eni::{Eni, EniPhase, Service};
 pub use event::{
     Applied, AttachmentFact, AttachmentState, Ec2View, EniFact, EniRole, Event, ImdsEni, ImdsView, KernelView, Life,
     NodeCondition, OnTermination, OpOutcome, Placement, Refusal, Scheduling, Scope, Signs, SubnetFact, SubnetsView,

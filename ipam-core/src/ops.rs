@@ -8,8 +8,7 @@ use vpc_types::EniId;
 
 use crate::action::{Action, Note, Work};
 use crate::address::AddressState;
-use crate::backoff::Backoff;
-use crate::core::{Backoffs, Core, OpHistory, OpRecord, OpState};
+use crate::core::{Core, OpHistory, OpRecord, OpState};
 use crate::event::{Applied, OpOutcome, Refusal, Scope};
 use crate::mutant::defective;
 use crate::{BootTime, Now, OpId};
@@ -70,22 +69,6 @@ impl Work {
             | Self::SetupEni { eni, .. }
             | Self::TeardownEni { eni, .. } => Some(eni),
             Self::CreateEni { .. } | Self::ClearPodState { .. } => None,
-        }
-    }
-}
-
-impl Backoffs {
-    /// The waiting rule of an EC2 operation; kernel operations have none.
-    pub(crate) fn of(&mut self, work: &Work) -> Option<&mut Backoff> {
-        match work {
-            Work::CreateEni { .. } => Some(&mut self.create),
-            Work::Attach { .. } => Some(&mut self.attach),
-            Work::DeleteOnTermination { .. } | Work::SetGroups { .. } => Some(&mut self.modify),
-            Work::AllocateAddresses { .. } => Some(&mut self.allocate),
-            Work::ReleaseAddresses { .. } => Some(&mut self.release),
-            Work::Detach { .. } => Some(&mut self.detach),
-            Work::DeleteEni { .. } => Some(&mut self.delete),
-            Work::SetupEni { .. } | Work::TeardownEni { .. } | Work::ClearPodState { .. } => None,
         }
     }
 }
@@ -162,7 +145,7 @@ impl Core {
                     backoff.succeeded();
                 }
                 if matches!(work, Work::CreateEni { .. } | Work::AllocateAddresses { .. }) {
-                    self.subnet_served();
+                    self.subnet_served(&work);
                 }
                 self.applied(&work, applied, now);
             }

@@ -80,7 +80,7 @@ impl Pool {
         let serving = self
             .enis
             .values()
-            .filter(|eni| eni.phase.is_arriving_or_ready() && eni.role.has_pods());
+            .filter(|eni| eni.phase.is_arriving_or_ready() && eni.is_open());
         for eni in serving {
             let (serves, arrives) = (eni.serves(), eni.is_arriving());
             for (allocation, block) in &eni.blocks {

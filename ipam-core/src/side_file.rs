@@ -14,7 +14,7 @@ use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, NetworkCard, Pref
 use crate::action::{Want, Work};
 use crate::address::AddressState;
 use crate::core::OpRecord;
-use crate::eni::{Backing, Eni, EniPhase};
+use crate::eni::{Backing, Eni, EniPhase, Service};
 use crate::event::{EniRole, OnTermination};
 use crate::lease::{Lease, LeaseState};
 use crate::{BootTime, OpId, WallTime};
@@ -375,6 +375,7 @@ fn parse_eni(row: &EniRow) -> Option<Eni> {
             OnTermination::Keep
         },
         phase: EniPhase::parse(&row.phase)?,
+        service: Service::Open,
         known_since: boot(row.known_since),
         changed_at: boot(row.changed_at),
         idle_since: boot(row.idle_since),

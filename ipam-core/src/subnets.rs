@@ -1,81 +1,316 @@
 //! Subnets: which may hold new ENIs, in which order, and what may be asked of each right now.
 //!
-//! Owns what refusals for lack of addresses taught, per subnet. Growth asks here before it asks EC2.
+//! Owns the readings of DescribeSubnets, which are few: before a new ENI when the last one is old or showed little, after a
+//! refusal for lack of addresses, and now and then while a subnet in use is nearly empty. A reading that fails costs nothing
+//! but choice: the primary subnet is there without it. Growth asks here before it asks EC2.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use vpc_types::SubnetId;
 
 use crate::BootTime;
 use crate::action::{Want, Work};
 use crate::backoff::Need;
-use crate::config::AllocationMode;
+use crate::config::{AllocationMode, Provisioning, SubnetChoice};
 use crate::core::Core;
-use crate::event::{Placement, Refusal, Scope, SubnetsView};
+use crate::eni::{Eni, Service};
+use crate::event::{EniRole, Life, Placement, Refusal, Scheduling, Scope, SubnetFact, SubnetsView};
+pub(crate) use crate::scarcity::Ask;
+use crate::scarcity::Scarcity;
+
+/// Says whether a subnet is for pods.
+const TAG_ROLE: &str = "kubernetes.io/role/cni";
+/// Followed by a cluster's name: a subnet with such tags is for these clusters only.
+const TAG_CLUSTER: &str = "cni.networking.k8s.aws/cluster/";
+
+/// A reading older than this says little about a subnet that hundreds of nodes share.
+const READING_LIFE: Duration = Duration::from_secs(900);
+/// As long as that, a reading of a nearly empty subnet need not be repeated.
+const READING_FRESH: Duration = Duration::from_secs(60);
+/// A pod that waits does not wait longer than this for a reading.
+const READING_WAIT: Duration = Duration::from_secs(3);
+/// Free addresses, in hundredths of all, below which a subnet is watched.
+const WATCHED_PERCENT: u64 = 30;
 
 /// What is known of the subnets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Subnets {
-    /// Largest number to ask for after a subnet refused more; lifted by a success.
-    ask_at_most: Option<u16>,
+    /// Time of the event that is being digested.
+    now: BootTime,
+    reading: Option<SubnetsView>,
+    /// Why the last reading failed, and when; until one succeeds.
+    failed: Option<(Refusal, BootTime)>,
+    /// When a reading was first asked for that growth waits for.
+    asked_at: Option<BootTime>,
+    /// When the next reading of a nearly empty subnet is due.
+    next_watch: Option<BootTime>,
+    scarcity: BTreeMap<SubnetId, Scarcity>,
+    /// The one that refused last, until any gives.
+    short: Option<SubnetId>,
 }
 
-/// What may be asked of a subnet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ask {
-    /// Prefixes, or single addresses where it has none.
-    pub(crate) kind: AllocationMode,
-    /// Slots in one request; `None`: as many as are wanted.
-    pub(crate) at_most: Option<u16>,
-    /// Not earlier than this.
-    pub(crate) not_before: BootTime,
+impl Subnets {
+    fn fact(&self, subnet: &SubnetId) -> Option<&SubnetFact> {
+        self.reading.as_ref()?.subnets.iter().find(|fact| fact.id == *subnet)
+    }
+
+    fn age(&self) -> Option<Duration> {
+        Some(self.now.since(self.reading.as_ref()?.started_at))
+    }
+
+    /// Free addresses by a reading that is fresh.
+    fn fresh_free(&self, subnet: &SubnetId) -> Option<u32> {
+        let is_fresh = self.age().is_some_and(|age| age <= READING_FRESH);
+        self.fact(subnet).filter(|_| is_fresh).map(|fact| fact.free)
+    }
 }
 
-impl Ask {
-    /// Whether answers have shown that there is little left, so that one question at a time is asked.
-    pub(crate) fn is_scarce(self) -> bool {
-        self.at_most.is_some()
+impl SubnetFact {
+    fn is_nearly_empty(&self) -> bool {
+        u64::from(self.free) * 100 < u64::from(self.size) * WATCHED_PERCENT
+    }
+
+    /// Whether its tags let pods of this cluster use it.
+    fn is_for_pods(&self, is_primary: bool, cluster: Option<&str>) -> bool {
+        match self.tags.get(TAG_ROLE).map(String::as_str) {
+            None | Some("") => is_primary,
+            Some("0") => false,
+            Some(_) => self.is_for_cluster(cluster),
+        }
+    }
+
+    fn is_for_cluster(&self, cluster: Option<&str>) -> bool {
+        let mut named = self.tags.keys().filter_map(|key| key.strip_prefix(TAG_CLUSTER)).peekable();
+        named.peek().is_none() || cluster.is_none_or(|own| named.any(|name| name == own))
     }
 }
 
 impl Core {
     /// What may be asked of `subnet` for those who need it.
-    pub(crate) fn ask_of(&self, _subnet: &SubnetId, _need: Need) -> Ask {
-        Ask {
-            kind: self.config.mode,
-            at_most: self.subnets.ask_at_most,
-            not_before: BootTime::default(),
+    pub(crate) fn ask_of(&self, subnet: &SubnetId, need: Need) -> Ask {
+        let mode = self.config.mode;
+        let known = self.subnets.scarcity.get(subnet);
+        let mut ask = known.map_or_else(|| Scarcity::default().ask(mode, need), |known| known.ask(mode, need));
+        // A new ENI takes an address for itself.
+        if let Some(free) = self.subnets.fresh_free(subnet).filter(|free| *free <= 256) {
+            let free = u16::try_from(free).unwrap_or(u16::MAX).saturating_sub(1);
+            if free < 16 {
+                ask.kind = AllocationMode::Addresses;
+            }
+            let slots = match ask.kind {
+                AllocationMode::Addresses => free,
+                AllocationMode::Prefixes => free / 16,
+            };
+            ask.at_most = Some(ask.at_most.unwrap_or(u16::MAX).min(slots.max(1)));
+        }
+        ask
+    }
+
+    /// Subnets for a new ENI, best first: those that may be asked now, with whole prefixes where those are wanted, and then by
+    /// free addresses.
+    pub(crate) fn subnets_for_new_eni(&self, need: Need) -> Vec<SubnetId> {
+        let mut subnets = match &self.placement {
+            Placement::Missing => return Vec::new(),
+            Placement::Given { subnet, .. } => return vec![subnet.clone()],
+            Placement::Discovered => self.discovered(),
+        };
+        subnets.sort_by_key(|subnet| {
+            let ask = self.ask_of(subnet, need);
+            let is_second_best = ask.kind != self.config.mode;
+            let free = self.subnets.fact(subnet).map_or(0, |fact| fact.free);
+            (ask.not_before, is_second_best, std::cmp::Reverse(free))
+        });
+        subnets
+    }
+
+    fn discovered(&self) -> Vec<SubnetId> {
+        let primary = &self.config.node.subnet;
+        let by_tag = self.config.subnets == SubnetChoice::ByTag;
+        match self.subnets.reading.as_ref().filter(|_| by_tag) {
+            None => vec![primary.clone()],
+            Some(reading) => {
+                let fits = |fact: &&SubnetFact| fact.is_for_pods(fact.id == *primary, self.config.cluster.as_deref());
+                let mut found: Vec<SubnetId> =
+                    reading.subnets.iter().filter(fits).map(|fact| fact.id.clone()).collect();
+                // One that is not in the list, in another account for instance, is not excluded either.
+                if self.subnets.fact(primary).is_none() {
+                    found.push(primary.clone());
+                }
+                found
+            }
         }
     }
 
-    /// Subnets for a new ENI, best first.
-    pub(crate) fn subnets_for_new_eni(&self, _need: Need) -> Vec<SubnetId> {
-        match &self.placement {
-            Placement::Discovered => vec![self.config.node.subnet.clone()],
-            Placement::Given { subnet, .. } => vec![subnet.clone()],
-            Placement::Missing => Vec::new(),
+    /// Whether new ENIs may be asked for now: enough is known about the subnets, or asking took too long.
+    pub(crate) fn may_ask_for_eni(&mut self, now: BootTime) -> bool {
+        let by_tag = self.config.subnets == SubnetChoice::ByTag && self.placement == Placement::Discovered;
+        if !by_tag || self.is_reading_enough() || self.is_reading_failing(now) {
+            self.subnets.asked_at = None;
+            return true;
+        }
+        let asked_at = *self.subnets.asked_at.get_or_insert(now);
+        if !self.wish(Scope::Subnets).is_open() {
+            self.wish(Scope::Subnets).want(now);
+        }
+        let limit = asked_at.after(READING_WAIT);
+        self.need() == Need::Starving && self.due(limit, now)
+    }
+
+    fn is_reading_enough(&self) -> bool {
+        let Some(age) = self.subnets.age() else { return false };
+        let chosen = self.subnets_for_new_eni(self.need()).into_iter().next();
+        let is_low = chosen.is_none_or(|id| self.subnets.fact(&id).is_some_and(SubnetFact::is_nearly_empty));
+        age <= if is_low { READING_FRESH } else { READING_LIFE }
+    }
+
+    fn is_reading_failing(&self, now: BootTime) -> bool {
+        let failed = self.subnets.failed;
+        failed.is_some_and(|(_, at)| now.since(at) <= READING_LIFE)
+    }
+
+    /// Whether the tags of the subnets are about to be known for the first time: until then what was found on ENIs waits, since
+    /// a subnet may be closed to pods.
+    pub(crate) fn is_learning_subnets(&self) -> bool {
+        let subnets = &self.subnets;
+        let wish = self.describe.get(&Scope::Subnets).copied().unwrap_or_default();
+        self.config.subnets == SubnetChoice::ByTag
+            && subnets.reading.is_none()
+            && subnets.failed.is_none()
+            && wish.is_open()
+            && subnets.now < self.started_at.after(READING_WAIT)
+    }
+
+    /// Whether tags close the ENI's subnet to pods.
+    pub fn is_excluded(&self, eni: &Eni) -> bool {
+        let by_tag = self.config.subnets == SubnetChoice::ByTag && self.placement == Placement::Discovered;
+        let is_primary = eni.subnet == self.config.node.subnet;
+        let fact = self.subnets.fact(&eni.subnet).filter(|_| by_tag);
+        fact.is_some_and(|fact| !fact.is_for_pods(is_primary, self.config.cluster.as_deref()))
+    }
+
+    /// Time goes on: pauses end, and every ENI learns whether coming pods may use it. Runs before anything is granted.
+    pub(crate) fn pass_subnets(&mut self, now: BootTime) {
+        self.subnets.now = now;
+        self.subnets.scarcity.values_mut().for_each(|known| known.pass(now));
+        let learning = self.is_learning_subnets();
+        if learning {
+            self.wake_at(self.started_at.after(READING_WAIT));
+        }
+        let services: Vec<_> = self.pool.enis().map(|eni| self.service(eni, learning)).collect();
+        for (eni, service) in self.pool.enis.values_mut().zip(services) {
+            eni.service = service;
         }
     }
 
-    pub(crate) fn subnets_viewed(&mut self, _view: SubnetsView) {
+    fn service(&self, eni: &Eni, learning: bool) -> Service {
+        let custom = self.placement != Placement::Discovered;
+        match eni.role {
+            EniRole::Primary if custom => Service::Closed,
+            EniRole::Unmanaged | EniRole::Trunk => Service::Open,
+            EniRole::Primary | EniRole::Managed | EniRole::Efa => {
+                if learning && eni.known_since < self.started_at {
+                    // What the file says.
+                    eni.service
+                } else if learning || self.is_excluded(eni) {
+                    Service::Closed
+                } else {
+                    Service::Open
+                }
+            }
+        }
+    }
+
+    /// The one timer of an idle node: a subnet in use that is nearly empty is read again now and then.
+    pub(crate) fn plan_subnets(&mut self, now: BootTime) {
+        let idle = self.condition.scheduling == Scheduling::Cordoned || self.condition.life == Life::Leaving;
+        let watches = self.config.subnets == SubnetChoice::ByTag && self.config.provisioning == Provisioning::Full;
+        let is_watched = watches && !idle && self.subnets_in_use().any(SubnetFact::is_nearly_empty);
+        if !is_watched {
+            self.subnets.next_watch = None;
+            return;
+        }
+        let read_at = self.subnets.reading.as_ref().map_or(now, |reading| reading.started_at);
+        let tried_at = self.subnets.failed.map_or(read_at, |(_, at)| at.max(read_at));
+        let at = match self.subnets.next_watch {
+            Some(at) => at,
+            None => tried_at.after(self.jitter.around(READING_LIFE)),
+        };
+        self.subnets.next_watch = Some(at);
+        if self.due(at, now) && !self.wish(Scope::Subnets).is_open() {
+            self.subnets.next_watch = None;
+            self.wish(Scope::Subnets).want(now);
+        }
+    }
+
+    fn subnets_in_use(&self) -> impl Iterator<Item = &SubnetFact> {
+        let uses = |fact: &&SubnetFact| self.pool.enis().any(|eni| eni.is_open() && eni.subnet == fact.id);
+        self.subnets.reading.iter().flat_map(|reading| &reading.subnets).filter(uses)
+    }
+
+    pub(crate) fn subnets_viewed(&mut self, view: SubnetsView) {
         self.wish(Scope::Subnets).in_flight = false;
-        self.backoffs.describe.succeeded();
+        self.backoffs.subnets.succeeded();
+        for fact in &view.subnets {
+            if let Some(known) = self.subnets.scarcity.get_mut(&fact.id) {
+                known.read(fact.free, view.started_at);
+            }
+        }
+        self.subnets.reading = Some(view);
+        self.subnets.failed = None;
+        self.subnets.asked_at = None;
+        self.subnets.next_watch = None;
+    }
+
+    /// Nothing is asked again before something needs it.
+    pub(crate) fn subnets_not_viewed(&mut self, refusal: Refusal, now: BootTime) {
+        let timers = self.config.timers;
+        self.backoffs.subnets.refused(refusal, now, &timers, &mut self.jitter);
+        self.subnets.failed = Some((refusal, now));
+        self.subnets.asked_at = None;
+        self.subnets.next_watch = None;
     }
 
     /// A subnet gave what was asked.
-    pub(crate) fn subnet_served(&mut self) {
-        self.subnets.ask_at_most = None;
-        self.backoffs.allocate.subnet_has_addresses();
-        self.backoffs.create.subnet_has_addresses();
+    pub(crate) fn subnet_served(&mut self, work: &Work) {
+        let (Some(subnet), Some(want)) = (self.subnet_of(work), work.want()) else {
+            return;
+        };
+        if let Some(known) = self.subnets.scarcity.get_mut(&subnet) {
+            known.served(want);
+        }
+        self.subnets.short = None;
     }
 
-    /// A full subnet stops growth of both kinds for a while; the next try asks for less, it may be had.
+    /// A subnet lacks addresses: it rests, or is asked for less, and a reading tells what it has.
     pub(crate) fn subnet_refused(&mut self, work: &Work, refusal: Refusal, now: BootTime) {
-        let timers = &self.config.timers;
-        for backoff in [&mut self.backoffs.allocate, &mut self.backoffs.create] {
-            backoff.subnet_full(refusal, now, timers, &mut self.jitter);
+        let (Some(subnet), Some(want)) = (self.subnet_of(work), work.want()) else {
+            return;
+        };
+        let free = self.subnets.fresh_free(&subnet);
+        let timers = self.config.timers;
+        let known = self.subnets.scarcity.entry(subnet.clone()).or_default();
+        known.refused(want, refusal, free, now, &timers, &mut self.jitter);
+        self.subnets.short = Some(subnet);
+        let explained = free.is_some_and(|free| free < want.addresses());
+        let readable = self.config.provisioning == Provisioning::Full && !self.is_reading_failing(now);
+        if readable && !explained && !self.wish(Scope::Subnets).is_open() {
+            self.wish(Scope::Subnets).want(now);
         }
-        if let Some(want) = work.want() {
-            self.subnets.ask_at_most = Some((want.slots() / 2).max(1));
+    }
+
+    fn subnet_of(&self, work: &Work) -> Option<SubnetId> {
+        match work {
+            Work::CreateEni { subnet, .. } => Some(subnet.clone()),
+            _ => Some(self.pool.enis.get(work.eni()?)?.subnet.clone()),
         }
+    }
+
+    /// The subnet that lacks addresses, why it was said to, and how many it has as far as is known.
+    pub(crate) fn short_subnet(&self) -> Option<(&SubnetId, Refusal, Option<u32>)> {
+        let subnet = self.subnets.short.as_ref()?;
+        let shortage = self.subnets.scarcity.get(subnet)?.shortage()?;
+        Some((subnet, shortage.refusal, self.subnets.fact(subnet).map(|fact| fact.free)))
     }
 }
 

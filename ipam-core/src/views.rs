@@ -11,6 +11,7 @@ use vpc_types::{Allocation, EniId};
 
 use crate::action::{Action, Work};
 use crate::address::AddressState;
+use crate::backoff::Need;
 use crate::core::{Core, OpState};
 use crate::eni::{Eni, EniPhase};
 use crate::event::{AttachmentState, Ec2View, EniFact, EniRole, OnTermination, Refusal, Scope};
@@ -28,7 +29,7 @@ impl Core {
             let Some(at) = wish.wanted_at.filter(|_| !wish.in_flight) else {
                 continue;
             };
-            let at = at.max(self.backoffs.describe.not_before);
+            let at = at.max(self.backoffs.of_scope(scope).next_try(Need::Starving));
             if self.due(at, now) {
                 let wish = self.wish(scope);
                 (wish.in_flight, wish.wanted_at) = (true, None);
@@ -39,12 +40,14 @@ impl Core {
     }
 
     pub(crate) fn describe_failed(&mut self, scope: Scope, refusal: Refusal, now: BootTime) {
+        self.wish(scope).in_flight = false;
+        if scope == Scope::Subnets {
+            return self.subnets_not_viewed(refusal, now);
+        }
         self.backoffs
             .describe
             .refused(refusal, now, &self.config.timers, &mut self.jitter);
-        let wish = self.wish(scope);
-        wish.in_flight = false;
-        wish.want(now);
+        self.wish(scope).want(now);
     }
 
     pub(crate) fn ec2_viewed(&mut self, view: &Ec2View, now: Now) {

@@ -118,6 +118,7 @@ pub(crate) fn eni(number: u16, addresses: &[u8]) -> EniFact {
             state: AttachmentState::Attached,
         }),
         created_at: None,
+        owner: None,
     }
 }
 

@@ -326,6 +326,7 @@ impl<E: Ec2> Ec2Executor<E> {
                 .filter(|a| a.status != AttachmentStatus::Detached)
                 .map(attachment_fact),
             created_at: view.tags.get(TAG_CREATED).and_then(|text| parse_time(text)),
+            owner: view.tags.get(TAG_INSTANCE).and_then(|text| text.parse().ok()),
         })
     }
 

@@ -281,6 +281,7 @@ impl World {
                 let fact = |subnet: &model::Subnet| SubnetFact {
                     id: subnet.id.clone(),
                     free: subnet.available(),
+                    size: (1 << (32 - u32::from(subnet.cidr.prefix_len()))) - 5,
                     tags: subnet.tags.clone(),
                 };
                 let subnets = page
@@ -438,5 +439,6 @@ pub(crate) fn fact(eni: &model::Eni, instance: &vpc_types::InstanceId) -> EniFac
             },
         }),
         created_at: created.map(|nanos| WallTime(Duration::from_nanos(nanos))),
+        owner: eni.tags.get(INSTANCE_TAG).and_then(|text| text.parse().ok()),
     }
 }
