@@ -5,9 +5,9 @@
 
 use crate::action::{Action, Note, Outcome};
 use crate::address::AddressState;
-use crate::cause::{Cause, CauseCode, NextTry};
-use crate::core::{Core, OpState, Waiter};
-use crate::event::{Refusal, Scope};
+use crate::cause::{Cause, CauseCode};
+use crate::core::{Core, Waiter};
+use crate::event::Scope;
 use crate::lease::{Lease, LeaseState};
 use crate::{BootTime, Now};
 
@@ -163,62 +163,21 @@ impl Core {
         if in_motion {
             return Some(now);
         }
-        let look = self.describe.get(&Scope::Attached).and_then(|wish| wish.next(now));
+        let looks = [Scope::Attached, Scope::Subnets]
+            .into_iter()
+            .filter(|scope| self.may_view(*scope));
+        let look = looks.filter_map(|scope| self.describe.get(&scope)?.next(now)).min();
         self.next_attempt(now).into_iter().chain(look).min()
     }
 
     /// When the next rest ends, the next call for addresses may go out, or the address of a sandbox that seems gone is free.
-    fn next_attempt(&self, now: BootTime) -> Option<BootTime> {
+    pub(crate) fn next_attempt(&self, now: BootTime) -> Option<BootTime> {
         let swept = self.next_sweep().map(|at| at.after(self.config.timers.hold()));
         self.next_rest_end()
             .into_iter()
             .chain(self.next_growth(now))
             .chain(swept)
             .min()
-    }
-
-    /// Why there is no address, with the numbers of this moment.
-    pub(crate) fn cause(&self, now: BootTime) -> Cause {
-        let supply = self.pool.supply();
-        let next = match self.next_attempt(now) {
-            _ if self.under_way() > 0 => NextTry::UnderWay,
-            Some(at) => NextTry::In(at.since(now)),
-            None => NextTry::Never,
-        };
-        Cause {
-            code: self.cause_code(supply.cooling),
-            total: supply.total,
-            assigned: supply.assigned,
-            cooling: supply.cooling,
-            free: supply.free,
-            enis: self.pool.enis_on_instance(),
-            max_enis: self.max_enis,
-            waiting: self.waiting.len(),
-            next_try: next,
-        }
-    }
-
-    fn cause_code(&self, cooling: u32) -> CauseCode {
-        let describe_failed = self.backoffs.describe.last.filter(|_| !self.seen_ec2);
-        let refusals = [
-            describe_failed,
-            self.backoffs.allocate.last,
-            self.backoffs.create.last,
-            self.backoffs.attach.last,
-        ];
-        let growing = self.ops.values().any(|record| record.state == OpState::InFlight);
-        match refusals.into_iter().flatten().next() {
-            _ if self.outbox.is_failing() => CauseCode::CheckpointFailing,
-            Some(Refusal::SubnetFull | Refusal::SubnetFragmented) => CauseCode::SubnetFull,
-            Some(Refusal::Throttled) => CauseCode::Throttled,
-            Some(Refusal::Denied) => CauseCode::IamDenied,
-            Some(Refusal::Unavailable | Refusal::Other) => CauseCode::Ec2Unavailable,
-            _ if !self.seen_ec2 || !self.may_grant() => CauseCode::DaemonStarting,
-            _ if growing => CauseCode::PoolEmptyGrowing,
-            _ if cooling > 0 => CauseCode::Cooling,
-            _ if self.room().is_none() => CauseCode::EniLimit,
-            _ => CauseCode::PoolEmptyGrowing,
-        }
     }
 
     /// The file could not be written: grants that were not told to anybody are taken back, the rest goes on.

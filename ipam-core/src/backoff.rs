@@ -9,6 +9,7 @@ use crate::BootTime;
 use crate::action::Work;
 use crate::config::Timers;
 use crate::event::{Refusal, Scope};
+use crate::side_file::{BudgetRow, boot, millis};
 
 /// A refill waits so many times longer after a refusal than a call that a pod waits for.
 const REFILL_FACTOR: u32 = 10;
@@ -141,6 +142,12 @@ impl Backoff {
         refused.max(self.pace.next())
     }
 
+    /// When a pod that waits may hope for a call; `None` while a permission is missing: the next try would have the same end.
+    pub(crate) fn hope(&self, now: BootTime) -> Option<BootTime> {
+        let is_denied = self.last == Some(Refusal::Denied) && self.starving_not_before > now;
+        (!is_denied).then(|| self.next_try(Need::Starving))
+    }
+
     /// A call goes out.
     pub(crate) fn spend(&mut self, now: BootTime) {
         self.pace.spend(now);
@@ -207,6 +214,52 @@ impl Backoffs {
             ("DetachNetworkInterface", &self.detach),
             ("DeleteNetworkInterface", &self.delete),
         ]
+    }
+
+    /// When a call that brings addresses, and for which a permission is missing, is tried again.
+    pub(crate) fn denied_until(&self) -> Option<BootTime> {
+        let growing = [&self.allocate, &self.create, &self.attach];
+        let denied = growing
+            .into_iter()
+            .filter(|backoff| backoff.last == Some(Refusal::Denied));
+        denied.map(|backoff| backoff.starving_not_before).min()
+    }
+
+    /// What a restart must know, so that ending does not shorten a pause.
+    pub(crate) fn rows(&self) -> Vec<BudgetRow> {
+        let touched = self
+            .mutations()
+            .into_iter()
+            .filter(|(_, backoff)| **backoff != Backoff::default());
+        let row = |(call, backoff): (&'static str, &Backoff)| BudgetRow {
+            call: call.into(),
+            refusals: backoff.refusals,
+            not_before: millis(backoff.not_before),
+            starving_not_before: millis(backoff.starving_not_before),
+            interval: millis(BootTime(backoff.pace.interval)),
+            full_at: millis(backoff.pace.full_at),
+            last: backoff.last.map(|refusal| refusal.as_str().into()),
+        };
+        touched.map(row).collect()
+    }
+
+    /// Inverse of `rows`, for times of the same boot.
+    pub(crate) fn restore(&mut self, rows: &[BudgetRow], now: BootTime) {
+        let soon = |millis: u64| boot(millis).min(now.after(DENIED_MAX.1));
+        for row in rows {
+            if let Some(backoff) = self.named(&row.call) {
+                *backoff = Backoff {
+                    refusals: row.refusals.min(10),
+                    not_before: soon(row.not_before),
+                    starving_not_before: soon(row.starving_not_before),
+                    pace: Pace {
+                        interval: boot(row.interval).0.clamp(PACE, PACE_MAX),
+                        full_at: soon(row.full_at),
+                    },
+                    last: row.last.as_deref().and_then(Refusal::parse),
+                };
+            }
+        }
     }
 
     /// Inverse of a name in `mutations`.

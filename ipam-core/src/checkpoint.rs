@@ -79,7 +79,8 @@ impl Core {
             },
             generation: generation.0,
             next_op: self.next_op,
-            max_enis: self.max_enis,
+            max_enis: self.slots_doubted_until.map_or(u16::MAX, |_| self.max_enis),
+            budgets: self.backoffs.rows(),
             resting_elsewhere: self.resting_elsewhere.iter().map(|(a, until)| (*a, *until)).collect(),
             look_for_half_made: self
                 .describe
@@ -143,7 +144,10 @@ impl Core {
                     let half_made = now.boot.after(core.config.timers.half_made_after);
                     core.wish(Scope::OwnAvailable).want(half_made);
                 }
-                core.max_enis = core.max_enis.min(file.max_enis.max(1));
+                core.doubt_slots(file.max_enis, now.boot);
+                if same_boot {
+                    core.backoffs.restore(&file.budgets, now.boot);
+                }
                 let vouched = same_boot && file.fingerprint == fingerprint(ipam_json);
                 if vouched {
                     rows = std::mem::take(&mut state.leases);
@@ -215,7 +219,7 @@ impl Core {
                     eni.mark(allocations, &AddressState::Releasing(op));
                 }
             }
-            if !work.is_repeatable() {
+            if !self.will_repeat(&work) {
                 let at = now.after(self.config.timers.settle);
                 self.wish(Scope::Attached).want(at);
             }

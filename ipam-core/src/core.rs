@@ -11,7 +11,7 @@ use vpc_types::{EniId, IpamKey, MacAddress, PodName, SecurityGroupId};
 
 use crate::action::{Action, Work};
 use crate::backoff::{Backoffs, Jitter};
-use crate::config::CoreConfig;
+use crate::config::{CoreConfig, SubnetChoice};
 use crate::eni::{Eni, EniPhase};
 use crate::event::{Event, KernelView, NodeCondition, Placement, Scope};
 use crate::invariant::Violation;
@@ -89,6 +89,8 @@ impl ViewWish {
 pub struct Core {
     pub(crate) config: CoreConfig,
     pub(crate) started_at: BootTime,
+    /// Time of the event that is being digested.
+    pub(crate) clock: BootTime,
     pub(crate) pool: Pool,
     pub(crate) ops: BTreeMap<OpId, OpRecord>,
     pub(crate) next_op: u64,
@@ -105,6 +107,8 @@ pub struct Core {
     /// Whether the first fill at start is still under way: refills have no delay until then.
     pub(crate) first_fill: bool,
     pub(crate) short_since: Option<BootTime>,
+    /// No refill before this: nodes that start together spread theirs.
+    pub(crate) refill_not_before: BootTime,
     /// Since when pods wait or are announced for whom there is no address.
     pub(crate) pressed_since: Option<BootTime>,
     pub(crate) usage: UsagePeak,
@@ -119,6 +123,9 @@ pub struct Core {
     pub(crate) rest_unknown: Option<Duration>,
     /// ENIs that EC2 let this instance have, when it refused more than the table says.
     pub(crate) max_enis: u16,
+    /// Until when EC2's limit counts as lower than the table's, and how often it refused.
+    pub(crate) slots_doubted_until: Option<BootTime>,
+    pub(crate) slot_refusals: u32,
     /// What is known of the subnets.
     pub(crate) subnets: Subnets,
     /// Security groups of the primary ENI, as last seen.
@@ -160,12 +167,15 @@ pub struct Status {
 impl Core {
     /// A core for a node without files: everything is learnt from EC2 and the kernel.
     pub fn new(config: CoreConfig, now: Now) -> Self {
+        let mut jitter = Jitter::new(config.nonce);
+        let spread = crate::budget::refill_spread(&config.node, &mut jitter);
         let mut core = Self {
-            jitter: Jitter::new(config.nonce),
+            jitter,
             max_enis: config.node.max_enis,
             groups: config.node.groups.clone(),
             config,
             started_at: now.boot,
+            clock: now.boot,
             pool: Pool::default(),
             ops: BTreeMap::new(),
             next_op: 1,
@@ -179,6 +189,7 @@ impl Core {
             seen_ec2: false,
             first_fill: true,
             short_since: None,
+            refill_not_before: now.boot.after(spread),
             pressed_since: None,
             usage: UsagePeak::default(),
             arrivals: Arrivals::default(),
@@ -186,6 +197,8 @@ impl Core {
             deleted: BTreeMap::new(),
             half_made: BTreeMap::new(),
             rest_unknown: None,
+            slots_doubted_until: None,
+            slot_refusals: 0,
             subnets: Subnets::default(),
             placement: Placement::default(),
             condition: NodeCondition::default(),
@@ -197,6 +210,9 @@ impl Core {
         };
         core.kernel.want(now.boot);
         core.wish(Scope::Attached).want(now.boot);
+        if core.config.subnets == SubnetChoice::ByTag && core.may_view(Scope::Subnets) {
+            core.wish(Scope::Subnets).want(now.boot);
+        }
         core
     }
 
@@ -211,10 +227,11 @@ impl Core {
 
     /// Digests one event. The actions are to be run in order.
     pub fn handle(&mut self, event: Event, now: Now) -> Vec<Action> {
+        self.clock = now.boot;
         self.apply(event, now);
         self.wake = None;
         self.pool.keep_tallies();
-        self.pass_subnets(now.boot);
+        self.pass_subnets();
         self.end_rests(now.boot);
         self.serve_line(now);
         self.plan(now);

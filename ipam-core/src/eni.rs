@@ -10,7 +10,7 @@ use vpc_types::{
 
 use crate::address::AddressState;
 use crate::block::{Block, Tally};
-use crate::event::{EniFact, EniRole, OnTermination};
+use crate::event::{EniFact, EniRole, OnTermination, Refusal};
 use crate::{BootTime, OpId};
 
 /// Where an ENI stands. Each phase has exactly one next step, so recovery and steady state are the same code.
@@ -126,6 +126,8 @@ pub struct Eni {
     pub not_before: BootTime,
     /// Refusals in a row.
     pub refusals: u32,
+    /// The last of them, until something succeeds.
+    pub(crate) last_refusal: Option<Refusal>,
     /// When to look again at EC2 why its device is not there, and how often that was done.
     pub(crate) next_look: Option<BootTime>,
     pub(crate) looks: u32,
@@ -157,6 +159,7 @@ impl Eni {
             kernel_op: None,
             not_before: BootTime::default(),
             refusals: 0,
+            last_refusal: None,
             next_look: None,
             looks: 0,
             backing: Backing::Sure,
@@ -187,6 +190,7 @@ impl Eni {
             kernel_op: self.kernel_op,
             not_before: self.not_before,
             refusals: self.refusals,
+            last_refusal: self.last_refusal,
             next_look: self.next_look,
             looks: self.looks,
             backing: self.backing,

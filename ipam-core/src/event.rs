@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use vpc_types::{
-    Allocation, AttachmentId, DeviceNumber, EniId, InstanceId, IpamKey, MacAddress, NetworkCard, PodName, SecurityGroupId,
-    SubnetId,
+    Allocation, AttachmentId, DeviceNumber, EniId, InstanceId, IpamKey, MacAddress, NetworkCard, PodName,
+    SecurityGroupId, SubnetId,
 };
 
 use crate::{BootTime, Generation, OpId, ReqId, WallTime};
@@ -373,6 +373,42 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    const ALL: [Self; 11] = [
+        Self::Throttled,
+        Self::Unavailable,
+        Self::SubnetFull,
+        Self::SubnetFragmented,
+        Self::LimitReached,
+        Self::Gone,
+        Self::Conflict,
+        Self::Denied,
+        Self::LinkMissing,
+        Self::Kernel,
+        Self::Other,
+    ];
+
+    /// A word for the checkpoint and for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Throttled => "throttled",
+            Self::Unavailable => "unavailable",
+            Self::SubnetFull => "subnet-full",
+            Self::SubnetFragmented => "subnet-fragmented",
+            Self::LimitReached => "limit-reached",
+            Self::Gone => "gone",
+            Self::Conflict => "conflict",
+            Self::Denied => "denied",
+            Self::LinkMissing => "link-missing",
+            Self::Kernel => "kernel",
+            Self::Other => "other",
+        }
+    }
+
+    /// Inverse of `as_str`.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|refusal| refusal.as_str() == text)
+    }
+
     /// Whether the request was turned away unread, so that the refusal tells nothing about an earlier try.
     pub(crate) fn says_nothing(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable | Self::Denied)

@@ -9,7 +9,6 @@ use crate::backoff::Need;
 use crate::config::{AllocationMode, Provisioning, WarmTarget};
 use crate::core::{Core, OpState};
 use crate::eni::Eni;
-use crate::event::Refusal;
 use crate::pool::{Counted, Sums};
 use crate::shrink::LOT;
 use crate::subnets::Ask;
@@ -31,7 +30,7 @@ pub(crate) enum Room {
 impl Core {
     /// Starts the calls that cover what is missing: first slots of ENIs that are there, then new ENIs with their addresses.
     pub(crate) fn plan_growth(&mut self, now: Now) {
-        let missing = self.missing(now.boot);
+        let missing = self.allowed(self.missing(now.boot));
         if missing.urgent == 0 {
             self.pressed_since = None;
         }
@@ -55,11 +54,19 @@ impl Core {
             let eni = &self.pool.enis[&id];
             let (room, ask) = (self.slots_free(eni), self.ask_of(&eni.subnet, self.need()));
             let want = self.want(ask, missing, self.room_for(ask, room));
-            let at = self.backoffs.allocate.next_try(self.need()).max(ask.not_before);
-            if missing.wanted == 0 || want.slots() == 0 || self.is_asking(ask) || !self.due(at, now) {
-                return missing;
+            if missing.wanted == 0 {
+                break;
             }
-            self.start(Work::AllocateAddresses { eni: id, want });
+            if want.slots() == 0 || self.is_asking(ask) || !self.due(ask.not_before, now) {
+                // The next one may be in another subnet.
+                continue;
+            }
+            if self.due(self.backoffs.allocate.next_try(self.need()), now) {
+                self.start(Work::AllocateAddresses { eni: id, want });
+            } else if self.has_second_path() {
+                break;
+            }
+            // The slots are there: where only the call has to wait a further ENI would not help.
             missing = missing.less(want.addresses());
         }
         missing
@@ -96,7 +103,7 @@ impl Core {
     }
 
     fn grow_by_enis(&mut self, mut missing: Missing, Now { boot: now, wall }: Now) {
-        while missing.wanted > 0 && self.enis_left() > 0 && self.may_ask_for_eni(now) {
+        while missing.wanted > 0 && self.enis_left() > 0 && self.may_make_enis() && self.may_ask_for_eni(now) {
             let Some(subnet) = self.subnets_for_new_eni(self.need()).into_iter().next() else {
                 return;
             };
@@ -279,13 +286,13 @@ impl Core {
         };
         let at = match pressed {
             Some(since) => since.after(self.coalesce()),
-            None if self.first_fill => now,
-            None => short_since.after(timers.refill_delay),
+            None if self.first_fill => self.refill_not_before,
+            None => short_since.after(timers.refill_delay).max(self.refill_not_before),
         };
         self.due(at, now)
     }
 
-    fn coalesce(&self) -> Duration {
+    pub(crate) fn coalesce(&self) -> Duration {
         match self.config.mode {
             AllocationMode::Addresses => self.config.timers.coalesce,
             AllocationMode::Prefixes => self.config.timers.coalesce_prefixes,
@@ -319,7 +326,7 @@ impl Core {
     }
 
     /// ENIs that the instance still takes.
-    fn enis_left(&self) -> u16 {
+    pub(crate) fn enis_left(&self) -> u16 {
         let creating = self
             .ops
             .values()
@@ -328,6 +335,7 @@ impl Core {
         // One on its way out keeps its slot at EC2 until it is deleted.
         let there = u16::try_from(self.pool.enis.len()).unwrap_or(u16::MAX);
         self.max_enis
+            .saturating_sub(self.slots_kept_free())
             .saturating_sub(there)
             .saturating_sub(small(count(creating)))
     }
@@ -338,7 +346,7 @@ impl Core {
             .pool
             .enis()
             .any(|eni| eni.is_open() && eni.phase.is_arriving_or_ready() && self.slots_free(eni) > 0);
-        let enis_left = if self.config.node.slots_per_eni > 0 {
+        let enis_left = if self.config.node.slots_per_eni > 0 && self.may_make_enis() {
             self.enis_left()
         } else {
             0
@@ -348,18 +356,6 @@ impl Core {
             (false, 1..) => Some(Room::NewEni),
             (false, 0) => None,
         }
-    }
-
-    /// When the next try at growth may go out.
-    pub(crate) fn next_growth(&self, now: BootTime) -> Option<BootTime> {
-        let backoff = match self.room()? {
-            Room::OnEni => &self.backoffs.allocate,
-            Room::NewEni => &self.backoffs.create,
-        };
-        let coalesced = self.waiting.front().map(|waiter| waiter.since.after(self.coalesce()));
-        // Without a permission the next try has the same end.
-        (backoff.last != Some(Refusal::Denied))
-            .then(|| backoff.next_try(Need::Starving).max(coalesced.unwrap_or(now)).max(now))
     }
 }
 

@@ -12,6 +12,7 @@ mod add;
 mod address;
 mod backoff;
 mod block;
+mod budget;
 mod cause;
 mod checkpoint;
 mod compare;
@@ -45,7 +46,7 @@ mod views;
 
 pub use action::{Action, Grant, Note, Outcome, Owner, Want, Work};
 pub use address::{AddressKind, AddressState};
-pub use cause::{Cause, CauseCode, NextTry};
+pub use cause::{Cause, CauseCode, NextTry, ShortSubnet};
 pub use checkpoint::{Checkpoint, RestoreError, Restored, StoredFiles};
 pub use config::{
     AllocationMode, CoreConfig, LeakSweep, NodeFacts, Provisioning, StartMode, SubnetChoice, Timers, TrunkSlot,

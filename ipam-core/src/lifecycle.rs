@@ -10,9 +10,10 @@ use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId};
 
 use crate::action::{Note, Work};
 use crate::address::AddressState;
+use crate::backoff::{Backoff, Backoffs, Need};
 use crate::core::Core;
 use crate::eni::{Eni, EniPhase};
-use crate::event::{EniFact, EniRole, OnTermination, Scope};
+use crate::event::{EniFact, EniRole, Life, OnTermination, Scope};
 use crate::{BootTime, Now};
 
 /// Pause between Detach and the first Delete: EC2 refuses to delete while the attachment is on its way out.
@@ -21,8 +22,15 @@ const DETACH_PAUSE: std::time::Duration = std::time::Duration::from_secs(2);
 /// Doublings of the pause between looks for a missing device: at the default of 30 s the last pause is 32 minutes.
 const LOOKS_MAX: u32 = 6;
 
+/// First pause before the table's number of ENIs is tried again after EC2 refused one; it doubles.
+const SLOT_PAUSE: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// Refusals after which the pause grows no more: 16 h.
+const SLOT_REFUSALS_MAX: u32 = 5;
+
 impl Core {
     pub(crate) fn plan_lifecycles(&mut self, now: Now) {
+        self.review_slots(now.boot);
         let ids: Vec<EniId> = self.pool.enis.keys().cloned().collect();
         for id in ids {
             let eni = self.pool.enis[&id].outline();
@@ -36,8 +44,9 @@ impl Core {
         match eni.phase {
             EniPhase::Available => self.plan_attach(eni, now),
             EniPhase::Attached => {
-                self.plan_setup(eni, now);
+                // First what keeps the ENI from being left behind, should the instance end now.
                 self.plan_delete_on_termination(eni, now);
+                self.plan_setup(eni, now);
             }
             EniPhase::Ready => {
                 self.watch_device(eni, now);
@@ -56,8 +65,7 @@ impl Core {
             // Others' and those with more uses than pods are not ours to delete.
             EniPhase::Detached if eni.role != EniRole::Managed => {}
             EniPhase::Detached => {
-                let backoff = self.backoffs.delete.not_before;
-                if eni.ec2_op.is_none() && self.due(backoff, now) {
+                if self.may_call(eni, now, |backoffs| &backoffs.delete, Need::Refill) {
                     self.start(Work::DeleteEni { eni: eni.id.clone() });
                 }
             }
@@ -66,19 +74,27 @@ impl Core {
 
     fn plan_attach(&mut self, eni: &Eni, now: BootTime) {
         let attached = self.pool.enis().filter(|other| other.attachment.is_some()).count();
-        if eni.ec2_op.is_none() && attached >= usize::from(self.config.node.max_enis) {
-            // One too many, after a lost file or a late effect of a former run's call: it can only go.
+        let limit = self.config.node.max_enis.saturating_sub(self.slots_kept_free());
+        // One too many, after a lost file or a late effect of a former run's call; or an instance that ends: it can only go.
+        let is_unwanted =
+            attached >= usize::from(limit) || (self.condition.life == Life::Leaving && self.waiting.is_empty());
+        if eni.ec2_op.is_none() && is_unwanted {
             self.let_go(&eni.id);
             return;
         }
-        let backoff = self.backoffs.attach.not_before;
-        if eni.ec2_op.is_none() && self.due(backoff, now) {
+        if self.may_call(eni, now, |backoffs| &backoffs.attach, self.need()) {
             self.start(Work::Attach {
                 eni: eni.id.clone(),
                 device: eni.device,
                 card: eni.card,
             });
         }
+    }
+
+    /// Whether a call of this kind may go out for the ENI now; if only its time has not come, asks to be woken then.
+    fn may_call(&mut self, eni: &Eni, now: BootTime, rule: fn(&Backoffs) -> &Backoff, need: Need) -> bool {
+        let at = rule(&self.backoffs).next_try(need);
+        self.may_change_ec2() && eni.ec2_op.is_none() && self.due(at, now)
     }
 
     fn plan_setup(&mut self, eni: &Eni, now: BootTime) {
@@ -132,8 +148,8 @@ impl Core {
         // One that is in doubt is left alone: each try would put off the view that settles the doubt.
         let wanted =
             eni.on_termination == OnTermination::Keep && eni.role == EniRole::Managed && eni.missing_since.is_none();
-        let backoff = self.backoffs.modify.not_before;
-        if wanted && eni.ec2_op.is_none() && self.due(backoff, now) {
+        // An ENI that outlives its instance blocks its subnet: nothing else waits for this call, and it waits for little.
+        if wanted && self.may_call(eni, now, |backoffs| &backoffs.modify, Need::Starving) {
             self.start(Work::DeleteOnTermination {
                 eni: eni.id.clone(),
                 attachment,
@@ -146,8 +162,7 @@ impl Core {
             self.eni_detached(&eni.id, now);
             return;
         };
-        let backoff = self.backoffs.detach.not_before;
-        if eni.ec2_op.is_none() && self.due(backoff, now) {
+        if self.may_call(eni, now, |backoffs| &backoffs.detach, Need::Refill) {
             self.start(Work::Detach {
                 eni: eni.id.clone(),
                 attachment,
@@ -182,15 +197,44 @@ impl Core {
         if let Some(eni) = self.pool.enis.get_mut(id) {
             eni.attachment = Some(attachment);
             eni.phase = EniPhase::Attached;
-            eni.refusals = 0;
+            (eni.refusals, eni.last_refusal) = (0, None);
             self.note_eni(id, "attached");
         }
     }
 
-    /// The instance has no slot left, whatever the table says: remember that, and let the ENI go.
-    pub(crate) fn no_slot_for(&mut self, id: &EniId) {
+    /// The instance has no slot left, whatever the table says: remember that for a while, let the ENI go, and look: somebody
+    /// may have attached one that we do not know.
+    pub(crate) fn no_slot_for(&mut self, id: &EniId, now: BootTime) {
         self.let_go(id);
         self.max_enis = self.pool.enis_on_instance().max(1);
+        self.slot_refusals = (self.slot_refusals + 1).min(SLOT_REFUSALS_MAX);
+        let pause = SLOT_PAUSE * 2u32.pow(self.slot_refusals - 1);
+        self.slots_doubted_until = Some(now.after(self.jitter.around(pause)));
+        let at = now.after(self.config.timers.settle);
+        self.wish(Scope::Attached).want(at);
+    }
+
+    /// What the file of a former run says about the limit.
+    pub(crate) fn doubt_slots(&mut self, max_enis: u16, now: BootTime) {
+        if max_enis < self.max_enis {
+            self.max_enis = max_enis.max(1);
+            self.slot_refusals = 1;
+            self.slots_doubted_until = Some(now.after(self.jitter.around(SLOT_PAUSE)));
+        }
+    }
+
+    /// The limit of the table counts again when the doubt has been there for long, or when what EC2 shows explains it.
+    pub(crate) fn review_slots(&mut self, now: BootTime) {
+        let Some(until) = self.slots_doubted_until else { return };
+        let attached = self.pool.enis().filter(|eni| eni.attachment.is_some()).count();
+        let explained = attached >= usize::from(self.config.node.max_enis);
+        if explained || until <= now {
+            self.max_enis = self.config.node.max_enis;
+            self.slots_doubted_until = None;
+        }
+        if explained {
+            self.slot_refusals = 0;
+        }
     }
 
     /// An ENI that is not attached has no place here: it is deleted next.
@@ -211,7 +255,7 @@ impl Core {
     pub(crate) fn eni_ready(&mut self, id: &EniId) {
         if let Some(eni) = self.pool.enis.get_mut(id).filter(|eni| eni.phase == EniPhase::Attached) {
             eni.phase = EniPhase::Ready;
-            (eni.refusals, eni.looks, eni.next_look) = (0, 0, None);
+            (eni.refusals, eni.last_refusal, eni.looks, eni.next_look) = (0, None, 0, None);
             self.outbox.bump();
             self.note_eni(id, "ready");
         }
@@ -284,7 +328,7 @@ impl Core {
                 eni.add_each(*allocation, |_| {
                     states.next().expect("one state was made for each address")
                 });
-                eni.refusals = 0;
+                (eni.refusals, eni.last_refusal) = (0, None);
             }
         }
         self.rehome_leases();

@@ -8,6 +8,7 @@ use vpc_types::EniId;
 
 use crate::action::{Action, Note, Work};
 use crate::address::AddressState;
+use crate::backoff::Need;
 use crate::core::{Core, OpHistory, OpRecord, OpState};
 use crate::event::{Applied, OpOutcome, Refusal, Scope};
 use crate::mutant::defective;
@@ -76,6 +77,14 @@ impl Work {
 impl Core {
     /// Journals an operation and runs it once the journal is durable.
     pub(crate) fn start(&mut self, work: Work) -> OpId {
+        assert!(
+            !work.is_ec2() || self.may_change_ec2(),
+            "nothing at EC2 is changed where provisioning is off: {}",
+            work.kind()
+        );
+        if let Some(backoff) = self.backoffs.of(&work) {
+            backoff.spend(self.clock);
+        }
         let op = OpId(self.next_op);
         self.next_op += 1;
         if let Some(eni) = work.eni().and_then(|id| self.pool.enis.get_mut(id)) {
@@ -134,7 +143,7 @@ impl Core {
                 record.state = OpState::Unresolved { since: now.boot };
                 record.history = OpHistory::MayHaveTakenEffect;
                 self.outbox.note(Note::OpUnknown { op, kind: work.kind() });
-                if !work.is_repeatable() {
+                if !self.will_repeat(&work) {
                     let at = now.boot.after(self.config.timers.settle);
                     self.wish(Scope::Attached).want(at);
                 }
@@ -171,6 +180,11 @@ impl Core {
                 self.refused(&work, refusal, now.boot);
             }
         }
+    }
+
+    /// Whether an unknown outcome is resolved by repeating the call, and not by a view.
+    pub(crate) fn will_repeat(&self, work: &Work) -> bool {
+        work.is_repeatable() && self.may_change_ec2()
     }
 
     /// Takes an operation out of the journal and frees its ENI for the next one.
@@ -231,17 +245,19 @@ impl Core {
             (Work::CreateEni { .. }, Refusal::Conflict | Refusal::Gone) => self.creation_refused(refusal, now),
             // Somebody deleted it while it waited.
             (Work::Attach { eni, .. }, Refusal::Gone) if self.is_settled_in(eni, now) => self.let_go(eni),
-            (Work::Attach { eni, .. }, Refusal::LimitReached) => self.no_slot_for(eni),
+            (Work::Attach { eni, .. }, Refusal::LimitReached) => self.no_slot_for(eni, now),
             (Work::Attach { eni, .. }, Refusal::Conflict) => {
                 // Another ENI may have the slot: the next try takes one that nobody is known to have.
                 let device = self.spare_device();
                 if let Some(eni) = self.pool.enis.get_mut(eni) {
                     eni.device = device;
                 }
-                self.hold_eni(work, now);
+                self.hold_eni(work, refusal, now);
             }
-            (_, Refusal::Conflict | Refusal::Gone | Refusal::LinkMissing | Refusal::Kernel) => self.hold_eni(work, now),
-            (Work::AllocateAddresses { .. }, Refusal::LimitReached) => self.hold_eni(work, now),
+            (_, Refusal::Conflict | Refusal::Gone | Refusal::LinkMissing | Refusal::Kernel) => {
+                self.hold_eni(work, refusal, now)
+            }
+            (Work::AllocateAddresses { .. }, Refusal::LimitReached) => self.hold_eni(work, refusal, now),
             (
                 _,
                 Refusal::Throttled | Refusal::Unavailable | Refusal::LimitReached | Refusal::Denied | Refusal::Other,
@@ -274,11 +290,12 @@ impl Core {
     }
 
     /// A refusal that concerns one ENI alone: pause that ENI, and look at it if EC2 knows more than we do.
-    fn hold_eni(&mut self, work: &Work, now: BootTime) {
+    fn hold_eni(&mut self, work: &Work, refusal: Refusal, now: BootTime) {
         let timers = self.config.timers;
         let look = work.is_ec2() && !matches!(work, Work::DeleteEni { .. });
         if let Some(eni) = work.eni().and_then(|id| self.pool.enis.get_mut(id)) {
             eni.refusals = (eni.refusals + 1).min(6);
+            eni.last_refusal = Some(refusal);
             let pause = timers.backoff_start * 2u32.pow(eni.refusals - 1);
             // The view that explains the refusal is believed only when nothing has changed for the settle time.
             eni.not_before = now.after(if look { pause.max(timers.settle * 2) } else { pause });
@@ -293,14 +310,15 @@ impl Core {
         let unresolved: Vec<(OpId, Work)> = self
             .ops
             .iter()
-            .filter(|(_, record)| matches!(record.state, OpState::Unresolved { .. }) && record.work.is_repeatable())
+            .filter(|(_, record)| matches!(record.state, OpState::Unresolved { .. }) && self.will_repeat(&record.work))
             .map(|(op, record)| (*op, record.work.clone()))
             .collect();
         for (op, work) in unresolved {
             let backoff = self.backoffs.of(&work).copied().unwrap_or_default();
-            // A pod that waits must not wait for the pause of a refill that nobody waited for.
-            if self.due(backoff.next_try(self.need()), now) {
+            // As long as its outcome is unknown the ENI can do nothing else.
+            if self.due(backoff.next_try(Need::Starving), now) {
                 if let Some(backoff) = self.backoffs.of(&work) {
+                    backoff.spend(now);
                     backoff.refused(Refusal::Unavailable, now, &self.config.timers, &mut self.jitter);
                 }
                 self.ops.get_mut(&op).expect("the list was made from the journal").state = OpState::InFlight;

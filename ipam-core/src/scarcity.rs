@@ -93,11 +93,6 @@ impl Scarcity {
         self.shortage
     }
 
-    /// Whether prefixes are not even asked for.
-    pub(crate) fn is_fragmented(&self) -> bool {
-        self.singles_until.is_some()
-    }
-
     /// It refused; `free` is what a fresh reading says.
     pub(crate) fn refused(
         &mut self,
@@ -165,7 +160,9 @@ impl Scarcity {
             Want::Addresses(_) => &mut self.addresses_at_most,
             Want::Prefixes(_) => &mut self.prefixes_at_most,
         };
-        *at_most = at_most.map(|count| count.saturating_mul(2)).filter(|count| *count < PLENTY);
+        *at_most = at_most
+            .map(|count| count.saturating_mul(2))
+            .filter(|count| *count < PLENTY);
         self.pauses = 0;
         self.shortage = None;
         (self.refill_not_before, self.starving_not_before) = Default::default();

@@ -11,9 +11,9 @@ use vpc_types::{Allocation, EniId};
 
 use crate::action::Work;
 use crate::address::AddressState;
-use crate::backoff::Jitter;
+use crate::backoff::{Jitter, Need};
 use crate::block::Block;
-use crate::config::{AllocationMode, Provisioning, StartMode, WarmTarget};
+use crate::config::{AllocationMode, StartMode, WarmTarget};
 use crate::core::Core;
 use crate::eni::{Eni, EniPhase};
 use crate::event::EniRole;
@@ -41,7 +41,7 @@ struct Lot {
 
 impl Core {
     pub(crate) fn plan_shrink(&mut self, now: BootTime) {
-        let may = self.config.provisioning == Provisioning::Full && self.config.start == StartMode::Normal;
+        let may = self.may_give_back() && self.config.start == StartMode::Normal;
         if !may || !self.seen_ec2 || !self.waiting.is_empty() || self.growth_under_way() {
             return;
         }
@@ -57,7 +57,7 @@ impl Core {
         if let Some(at) = self.level_falls_at(now) {
             self.wake_at(at);
         }
-        if !self.retire_one(peak, now) {
+        if !(self.may_free_enis() && self.retire_one(peak, now)) {
             self.release_lot(peak, now);
         }
     }
@@ -210,7 +210,7 @@ impl Core {
             self.kernel.want(now);
             return false;
         }
-        let is_due = self.due(self.backoffs.release.not_before, now);
+        let is_due = self.due(self.backoffs.release.next_try(Need::Refill), now);
         if is_due {
             let allocations = lot.allocations.into_iter().map(|(allocation, _)| allocation).collect();
             self.release(&lot.eni, allocations);

@@ -30,7 +30,11 @@ pub(crate) struct SideFile {
     pub(crate) fingerprint: String,
     pub(crate) generation: u64,
     pub(crate) next_op: u64,
+    /// What EC2 let the instance have, where that was less than the table says.
     pub(crate) max_enis: u16,
+    /// Pauses after refused calls, so that a daemon that ends again and again does not call faster.
+    #[serde(default)]
+    pub(crate) budgets: Vec<BudgetRow>,
     enis: Vec<EniRow>,
     leases: Vec<StoredLease>,
     resting_elsewhere: Vec<(Ipv4Addr, u64)>,
@@ -41,6 +45,18 @@ pub(crate) struct SideFile {
     #[serde(default)]
     pub(crate) rest_unknown: Option<u64>,
     journal: Vec<OpRow>,
+}
+
+/// The waiting rule of one kind of call; times in milliseconds since boot.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BudgetRow {
+    pub(crate) call: Cow<'static, str>,
+    pub(crate) refusals: u32,
+    pub(crate) not_before: u64,
+    pub(crate) starving_not_before: u64,
+    pub(crate) interval: u64,
+    pub(crate) full_at: u64,
+    pub(crate) last: Option<Cow<'static, str>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,6 +73,9 @@ struct EniRow {
     attachment: Option<String>,
     goes_with_instance: bool,
     phase: String,
+    /// Whether its subnet was closed to pods.
+    #[serde(default)]
+    closed: bool,
     allocations: Vec<AllocationText>,
     /// Address, since, until: milliseconds since boot.
     cooling: Vec<(Ipv4Addr, u64, u64)>,
@@ -112,11 +131,11 @@ struct OpRow {
     allocations: Vec<String>,
 }
 
-fn millis(time: BootTime) -> u64 {
+pub(crate) fn millis(time: BootTime) -> u64 {
     u64::try_from(time.0.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn boot(millis: u64) -> BootTime {
+pub(crate) fn boot(millis: u64) -> BootTime {
     BootTime(Duration::from_millis(millis))
 }
 
@@ -157,6 +176,7 @@ pub(crate) struct SideSource<'a> {
     pub(crate) generation: u64,
     pub(crate) next_op: u64,
     pub(crate) max_enis: u16,
+    pub(crate) budgets: Vec<BudgetRow>,
     pub(crate) resting_elsewhere: Vec<(Ipv4Addr, BootTime)>,
     pub(crate) look_for_half_made: bool,
     pub(crate) rest_unknown: Option<Duration>,
@@ -175,6 +195,7 @@ pub(crate) fn encode<'a>(
         generation: source.generation,
         next_op: source.next_op,
         max_enis: source.max_enis,
+        budgets: source.budgets,
         enis: enis.map(eni_row).collect(),
         leases: leases.map(lease_row).collect(),
         resting_elsewhere: source
@@ -217,6 +238,7 @@ fn eni_row(eni: &Eni) -> EniRow {
         attachment: eni.attachment.as_ref().map(AttachmentId::to_string),
         goes_with_instance: eni.on_termination == OnTermination::Delete,
         phase: eni.phase.as_str().to_owned(),
+        closed: eni.service == Service::Closed,
         allocations: eni.allocations().map(AllocationText).collect(),
         cooling: eni.addresses().filter_map(cooling).collect(),
         missing: eni.addresses().filter_map(missing).collect(),
@@ -375,7 +397,7 @@ fn parse_eni(row: &EniRow) -> Option<Eni> {
             OnTermination::Keep
         },
         phase: EniPhase::parse(&row.phase)?,
-        service: Service::Open,
+        service: if row.closed { Service::Closed } else { Service::Open },
         known_since: boot(row.known_since),
         changed_at: boot(row.changed_at),
         idle_since: boot(row.idle_since),
@@ -384,6 +406,7 @@ fn parse_eni(row: &EniRow) -> Option<Eni> {
         kernel_op: None,
         not_before: BootTime::default(),
         refusals: 0,
+        last_refusal: None,
         next_look: None,
         looks: 0,
         backing: Backing::Sure,

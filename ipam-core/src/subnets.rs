@@ -36,8 +36,6 @@ const WATCHED_PERCENT: u64 = 30;
 /// What is known of the subnets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Subnets {
-    /// Time of the event that is being digested.
-    now: BootTime,
     reading: Option<SubnetsView>,
     /// Why the last reading failed, and when; until one succeeds.
     failed: Option<(Refusal, BootTime)>,
@@ -55,13 +53,13 @@ impl Subnets {
         self.reading.as_ref()?.subnets.iter().find(|fact| fact.id == *subnet)
     }
 
-    fn age(&self) -> Option<Duration> {
-        Some(self.now.since(self.reading.as_ref()?.started_at))
+    fn age(&self, now: BootTime) -> Option<Duration> {
+        Some(now.since(self.reading.as_ref()?.started_at))
     }
 
     /// Free addresses by a reading that is fresh.
-    fn fresh_free(&self, subnet: &SubnetId) -> Option<u32> {
-        let is_fresh = self.age().is_some_and(|age| age <= READING_FRESH);
+    fn fresh_free(&self, subnet: &SubnetId, now: BootTime) -> Option<u32> {
+        let is_fresh = self.age(now).is_some_and(|age| age <= READING_FRESH);
         self.fact(subnet).filter(|_| is_fresh).map(|fact| fact.free)
     }
 }
@@ -81,7 +79,11 @@ impl SubnetFact {
     }
 
     fn is_for_cluster(&self, cluster: Option<&str>) -> bool {
-        let mut named = self.tags.keys().filter_map(|key| key.strip_prefix(TAG_CLUSTER)).peekable();
+        let mut named = self
+            .tags
+            .keys()
+            .filter_map(|key| key.strip_prefix(TAG_CLUSTER))
+            .peekable();
         named.peek().is_none() || cluster.is_none_or(|own| named.any(|name| name == own))
     }
 }
@@ -93,7 +95,7 @@ impl Core {
         let known = self.subnets.scarcity.get(subnet);
         let mut ask = known.map_or_else(|| Scarcity::default().ask(mode, need), |known| known.ask(mode, need));
         // A new ENI takes an address for itself.
-        if let Some(free) = self.subnets.fresh_free(subnet).filter(|free| *free <= 256) {
+        if let Some(free) = self.subnets.fresh_free(subnet, self.clock).filter(|free| *free <= 256) {
             let free = u16::try_from(free).unwrap_or(u16::MAX).saturating_sub(1);
             if free < 16 {
                 ask.kind = AllocationMode::Addresses;
@@ -131,8 +133,12 @@ impl Core {
             None => vec![primary.clone()],
             Some(reading) => {
                 let fits = |fact: &&SubnetFact| fact.is_for_pods(fact.id == *primary, self.config.cluster.as_deref());
-                let mut found: Vec<SubnetId> =
-                    reading.subnets.iter().filter(fits).map(|fact| fact.id.clone()).collect();
+                let mut found: Vec<SubnetId> = reading
+                    .subnets
+                    .iter()
+                    .filter(fits)
+                    .map(|fact| fact.id.clone())
+                    .collect();
                 // One that is not in the list, in another account for instance, is not excluded either.
                 if self.subnets.fact(primary).is_none() {
                     found.push(primary.clone());
@@ -149,6 +155,15 @@ impl Core {
             self.subnets.asked_at = None;
             return true;
         }
+        let subnets = self.subnets_for_new_eni(self.need());
+        let best = subnets
+            .first()
+            .map(|subnet| self.ask_of(subnet, self.need()).not_before);
+        let call_at = best.unwrap_or(now).max(self.backoffs.create.next_try(self.need()));
+        if call_at > now {
+            // No call could follow the reading: the caller finds out how long to wait.
+            return true;
+        }
         let asked_at = *self.subnets.asked_at.get_or_insert(now);
         if !self.wish(Scope::Subnets).is_open() {
             self.wish(Scope::Subnets).want(now);
@@ -158,9 +173,11 @@ impl Core {
     }
 
     fn is_reading_enough(&self) -> bool {
-        let Some(age) = self.subnets.age() else { return false };
+        let Some(age) = self.subnets.age(self.clock) else {
+            return false;
+        };
         let chosen = self.subnets_for_new_eni(self.need()).into_iter().next();
-        let is_low = chosen.is_none_or(|id| self.subnets.fact(&id).is_some_and(SubnetFact::is_nearly_empty));
+        let is_low = chosen.is_some_and(|id| self.subnets.fact(&id).is_none_or(SubnetFact::is_nearly_empty));
         age <= if is_low { READING_FRESH } else { READING_LIFE }
     }
 
@@ -178,7 +195,7 @@ impl Core {
             && subnets.reading.is_none()
             && subnets.failed.is_none()
             && wish.is_open()
-            && subnets.now < self.started_at.after(READING_WAIT)
+            && self.clock < self.started_at.after(READING_WAIT)
     }
 
     /// Whether tags close the ENI's subnet to pods.
@@ -190,8 +207,8 @@ impl Core {
     }
 
     /// Time goes on: pauses end, and every ENI learns whether coming pods may use it. Runs before anything is granted.
-    pub(crate) fn pass_subnets(&mut self, now: BootTime) {
-        self.subnets.now = now;
+    pub(crate) fn pass_subnets(&mut self) {
+        let now = self.clock;
         self.subnets.scarcity.values_mut().for_each(|known| known.pass(now));
         let learning = self.is_learning_subnets();
         if learning {
@@ -245,7 +262,11 @@ impl Core {
 
     fn subnets_in_use(&self) -> impl Iterator<Item = &SubnetFact> {
         let uses = |fact: &&SubnetFact| self.pool.enis().any(|eni| eni.is_open() && eni.subnet == fact.id);
-        self.subnets.reading.iter().flat_map(|reading| &reading.subnets).filter(uses)
+        self.subnets
+            .reading
+            .iter()
+            .flat_map(|reading| &reading.subnets)
+            .filter(uses)
     }
 
     pub(crate) fn subnets_viewed(&mut self, view: SubnetsView) {
@@ -287,7 +308,7 @@ impl Core {
         let (Some(subnet), Some(want)) = (self.subnet_of(work), work.want()) else {
             return;
         };
-        let free = self.subnets.fresh_free(&subnet);
+        let free = self.subnets.fresh_free(&subnet, now);
         let timers = self.config.timers;
         let known = self.subnets.scarcity.entry(subnet.clone()).or_default();
         known.refused(want, refusal, free, now, &timers, &mut self.jitter);
@@ -310,7 +331,11 @@ impl Core {
     pub(crate) fn short_subnet(&self) -> Option<(&SubnetId, Refusal, Option<u32>)> {
         let subnet = self.subnets.short.as_ref()?;
         let shortage = self.subnets.scarcity.get(subnet)?.shortage()?;
-        Some((subnet, shortage.refusal, self.subnets.fact(subnet).map(|fact| fact.free)))
+        Some((
+            subnet,
+            shortage.refusal,
+            self.subnets.fact(subnet).map(|fact| fact.free),
+        ))
     }
 }
 

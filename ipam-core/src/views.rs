@@ -25,6 +25,9 @@ impl Core {
             self.wish(Scope::Attached).want(at);
         }
         for scope in Scope::ALL {
+            if !self.may_view(scope) {
+                continue;
+            }
             let wish = *self.wish(scope);
             let Some(at) = wish.wanted_at.filter(|_| !wish.in_flight) else {
                 continue;
@@ -208,7 +211,7 @@ impl Core {
             .iter()
             .filter(|(_, record)| {
                 matches!(record.state, OpState::Unresolved { since } if view.started_at >= since.after(settle))
-                    && !record.work.is_repeatable()
+                    && !self.will_repeat(&record.work)
             })
             .map(|(op, record)| (*op, record.work.clone()))
             .collect();
@@ -220,7 +223,7 @@ impl Core {
         if self
             .ops
             .values()
-            .any(|r| matches!(r.state, OpState::Unresolved { .. }) && !r.work.is_repeatable())
+            .any(|r| matches!(r.state, OpState::Unresolved { .. }) && !self.will_repeat(&r.work))
         {
             self.wish(Scope::Attached).want(now.after(settle));
         }
@@ -247,6 +250,8 @@ impl Core {
                     self.eni_detached(eni, now);
                 }
             }
+            // Not to be repeated: whether there is an ENI is for a run to find out that may change something.
+            (Work::CreateEni { .. }, _) => self.wish(Scope::OwnAvailable).want(now),
             // Attach, Allocate: whatever the view shows is adopted by the comparison that follows.
             _ => {}
         }
