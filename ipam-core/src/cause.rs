@@ -220,9 +220,10 @@ impl Core {
         let stuck = self.pool.enis().filter(arriving).find_map(|eni| {
             let in_kernel = matches!(eni.last_refusal, Some(Refusal::Kernel | Refusal::LinkMissing)) || eni.looks > 0;
             let attach = refusal_of(&self.backoffs.attach, "AttachNetworkInterface");
-            match eni.phase {
-                EniPhase::Available => attach,
-                _ => in_kernel.then_some((CauseCode::KernelError, None)),
+            if eni.phase == EniPhase::Available {
+                attach
+            } else {
+                in_kernel.then_some((CauseCode::KernelError, None))
             }
         });
         // An address that comes from elsewhere makes up for it.

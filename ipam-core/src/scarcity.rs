@@ -14,8 +14,9 @@ use crate::event::Refusal;
 /// Single addresses instead of prefixes for so long: blocks become free at the pace at which pods of other nodes end.
 const PREFIX_PAUSE: Duration = Duration::from_secs(600);
 
-/// Longest pause of a refill, in first pauses: 120 s grow to 10 min.
+/// Longest pause of a refill, in first pauses: 120 s grow to 10 min, and to 32 min where a reading said that nothing is left.
 const PAUSES_MAX: u32 = 5;
+const PAUSES_MAX_EMPTY: u32 = 16;
 
 /// A subnet that gave this much in one call is no longer taken for scarce.
 const PLENTY: u16 = 16;
@@ -58,6 +59,8 @@ pub(crate) struct Scarcity {
     prefixes_at_most: Option<u16>,
     singles_until: Option<BootTime>,
     shortage: Option<Shortage>,
+    /// Whether the last reading showed nothing at all.
+    is_empty: bool,
 }
 
 impl Scarcity {
@@ -132,7 +135,8 @@ impl Scarcity {
         if self.starving_not_before > now {
             return;
         }
-        let times = (1 << self.pauses.min(10)).min(PAUSES_MAX);
+        let longest = if self.is_empty { PAUSES_MAX_EMPTY } else { PAUSES_MAX };
+        let times = (1 << self.pauses.min(10)).min(longest);
         let refill = jitter.around(timers.subnet_retry_refill * times);
         let starving = jitter.around(timers.subnet_retry_starving);
         self.refill_not_before = now.after(refill);
@@ -143,6 +147,7 @@ impl Scarcity {
     /// A reading that began at `started_at` found so many free: those who wait ask for them at once, but only once, since the
     /// count may be behind the truth for good.
     pub(crate) fn read(&mut self, free: u32, started_at: BootTime) {
+        self.is_empty = free == 0;
         let Some(shortage) = self.shortage.filter(|shortage| started_at >= shortage.at) else {
             return;
         };
@@ -163,7 +168,7 @@ impl Scarcity {
         *at_most = at_most
             .map(|count| count.saturating_mul(2))
             .filter(|count| *count < PLENTY);
-        self.pauses = 0;
+        (self.pauses, self.is_empty) = (0, false);
         self.shortage = None;
         (self.refill_not_before, self.starving_not_before) = Default::default();
     }

@@ -312,8 +312,12 @@ impl Core {
         let timers = self.config.timers;
         let known = self.subnets.scarcity.entry(subnet.clone()).or_default();
         known.refused(want, refusal, free, now, &timers, &mut self.jitter);
+        // What was known already needs no further reading.
+        let explained = self
+            .subnets
+            .fact(&subnet)
+            .is_some_and(|fact| fact.free < want.addresses());
         self.subnets.short = Some(subnet);
-        let explained = free.is_some_and(|free| free < want.addresses());
         let readable = self.config.provisioning == Provisioning::Full && !self.is_reading_failing(now);
         if readable && !explained && !self.wish(Scope::Subnets).is_open() {
             self.wish(Scope::Subnets).want(now);
@@ -321,10 +325,10 @@ impl Core {
     }
 
     fn subnet_of(&self, work: &Work) -> Option<SubnetId> {
-        match work {
-            Work::CreateEni { subnet, .. } => Some(subnet.clone()),
-            _ => Some(self.pool.enis.get(work.eni()?)?.subnet.clone()),
+        if let Work::CreateEni { subnet, .. } = work {
+            return Some(subnet.clone());
         }
+        Some(self.pool.enis.get(work.eni()?)?.subnet.clone())
     }
 
     /// The subnet that lacks addresses, why it was said to, and how many it has as far as is known.

@@ -238,5 +238,9 @@ fn a_full_subnet_does_not_keep_a_call_of_unknown_outcome_from_being_repeated() {
     node.outcome(ops[0], OpOutcome::Refused(Refusal::SubnetFull));
     node.outcome(ops[1], OpOutcome::Unknown);
     node.pass(5.0);
-    assert_eq!(node.only_run().0, ops[1], "it is repeated, and nothing else is asked for");
+    assert_eq!(
+        node.only_run().0,
+        ops[1],
+        "it is repeated, and nothing else is asked for"
+    );
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipam_core::SubnetFact;
 use vpc_sim::model::request::{AttachNetworkInterface, CreateNetworkInterface, DescribeSubnets, Ipv4Request, Query};
 use vpc_sim::model::{
     Action, AllocationPolicy, Delay, Ec2Error, ErrorCode, InstanceSpec, Model, Operation, Settings, SubnetSpec,
@@ -24,9 +25,6 @@ const DEVIATION: f64 = 0.3;
 const ZONE: &str = "us-east-1a";
 /// Lets a subnet hold ENIs of nodes that started in another one.
 const ROLE_TAG: &str = "kubernetes.io/role/cni";
-
-/// One subnet of a description: id, free addresses, tags.
-pub(crate) type SubnetReading = (SubnetId, u32, BTreeMap<String, String>);
 
 /// Accepted and throttled calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -197,13 +195,18 @@ impl Account {
     }
 
     /// The subnets of the nodes' zone: id, free addresses, tags.
-    pub(crate) fn subnets_of_zone(&mut self, now: Duration) -> (Duration, Result<Vec<SubnetReading>, Ec2Error>) {
+    pub(crate) fn subnets_of_zone(&mut self, now: Duration) -> (Duration, Result<Vec<SubnetFact>, Ec2Error>) {
         let request = DescribeSubnets::from(Query::filtered("availability-zone", ZONE));
         let (latency, result) = self.call(now, &request);
         let readings = result.map(|page| {
             let subnets = page.items.into_iter();
             subnets
-                .map(|subnet| (subnet.id.clone(), subnet.available(), subnet.tags.clone()))
+                .map(|subnet| SubnetFact {
+                    id: subnet.id.clone(),
+                    free: subnet.available(),
+                    size: (1 << (32 - u32::from(subnet.cidr.prefix_len()))) - 5,
+                    tags: subnet.tags.clone(),
+                })
                 .collect()
         });
         (latency, readings)

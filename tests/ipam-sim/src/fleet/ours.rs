@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ipam_core::{
     Action, Applied, BootTime, Core, CoreConfig, Ec2View, Event, NodeFacts, Now, OpId, OpOutcome, Outcome,
-    Provisioning, Refusal, ReqId, Scope, StartMode, SubnetChoice, SubnetFact, SubnetsView, Timers, TrunkSlot,
-    ViewSource, WallTime, Work,
+    Provisioning, Refusal, ReqId, Scope, StartMode, SubnetChoice, SubnetsView, Timers, TrunkSlot, ViewSource, WallTime,
+    Work,
 };
 use vpc_sim::model::request::{
     AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface,
@@ -340,15 +340,7 @@ impl Fleet {
         let started_at = BootTime(self.now);
         let (latency, result) = self.account.subnets_of_zone(self.now);
         let event = match result {
-            Ok(subnets) => {
-                let facts = subnets
-                    .into_iter()
-                    .map(|(id, free, tags)| SubnetFact { id, free, tags });
-                Event::SubnetsViewed(SubnetsView {
-                    started_at,
-                    subnets: facts.collect(),
-                })
-            }
+            Ok(subnets) => Event::SubnetsViewed(SubnetsView { started_at, subnets }),
             Err(error) => describe_failed(Scope::Subnets, &error),
         };
         self.tell(node, latency, event);

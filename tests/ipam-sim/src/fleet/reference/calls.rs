@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ipam_core::SubnetFact;
 use vpc_sim::model::request::{
     AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface, CreateTags, DeleteNetworkInterface,
     DescribeInstances, DescribeNetworkInterfaces, DetachMode, DetachNetworkInterface, EniAttribute, Ipv4Request,
@@ -10,7 +11,7 @@ use vpc_sim::model::request::{
 use vpc_sim::model::{AssignedIpv4, Created, Ec2Error, ErrorCode, OnTermination};
 use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId, InstanceId, SubnetId};
 
-use super::super::account::{Account, SubnetReading};
+use super::super::account::Account;
 use super::super::plan::Mode;
 
 /// One call.
@@ -129,9 +130,9 @@ impl Caller {
             ),
             Call::Subnets => {
                 let (latency, result) = account.subnets_of_zone(now);
-                let sorted = |mut subnets: Vec<SubnetReading>| {
-                    subnets.sort_by_key(|(_, free, _)| std::cmp::Reverse(*free));
-                    Got::Subnets(subnets.into_iter().map(|(id, ..)| id).collect())
+                let sorted = |mut subnets: Vec<SubnetFact>| {
+                    subnets.sort_by_key(|subnet| std::cmp::Reverse(subnet.free));
+                    Got::Subnets(subnets.into_iter().map(|subnet| subnet.id).collect())
                 };
                 (latency, got(result, sorted))
             }
