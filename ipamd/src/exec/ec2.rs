@@ -184,6 +184,7 @@ impl<E: Ec2> Ec2Executor<E> {
             SubnetFact {
                 id: view.id,
                 free: view.available_addresses,
+                size: view.cidr.map_or(0, assignable),
                 tags: view.tags,
             }
         };
@@ -241,6 +242,7 @@ impl<E: Ec2> Ec2Executor<E> {
                 state: AttachmentState::Attached,
             }),
             created_at: None,
+            owner: None,
             id: eni.id,
         })
     }
@@ -361,6 +363,12 @@ fn describe_failed(scope: Scope, error: &Ec2Error) -> Event {
         scope,
         refusal: refusal(error),
     }
+}
+
+/// Addresses of a range less the five that EC2 keeps.
+fn assignable(range: Ipv4Net) -> u32 {
+    let all = 1_u32.checked_shl(32 - u32::from(range.prefix_len()));
+    all.unwrap_or(u32::MAX).saturating_sub(5)
 }
 
 /// Nothing, where an ENI is made without.
