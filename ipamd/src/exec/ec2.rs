@@ -184,7 +184,7 @@ impl<E: Ec2> Ec2Executor<E> {
             SubnetFact {
                 id: view.id,
                 free: view.available_addresses,
-                size: view.cidr.map_or(0, assignable),
+                size: assignable(range),
                 tags: view.tags,
             }
         };
