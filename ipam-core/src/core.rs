@@ -14,7 +14,9 @@ use crate::backoff::{Backoffs, Jitter};
 use crate::config::{CoreConfig, SubnetChoice};
 use crate::eni::{Eni, EniPhase};
 use crate::event::{Event, KernelView, NodeCondition, Placement, Scope};
+use crate::groups::GroupWatch;
 use crate::invariant::Violation;
+use crate::leaks::LeakWatch;
 use crate::mutant::Defect;
 #[cfg(feature = "mutants")]
 use crate::mutant::Mutant;
@@ -130,6 +132,9 @@ pub struct Core {
     pub(crate) subnets: Subnets,
     /// Security groups of the primary ENI, as last seen.
     pub(crate) groups: BTreeSet<SecurityGroupId>,
+    pub(crate) group_watch: GroupWatch,
+    /// The search for ENIs of nodes that are gone.
+    pub(crate) leaks: LeakWatch,
     /// Where pods' addresses come from.
     pub(crate) placement: Placement,
     /// Cordon, or the end of the instance is near.
@@ -200,6 +205,8 @@ impl Core {
             slots_doubted_until: None,
             slot_refusals: 0,
             subnets: Subnets::default(),
+            group_watch: GroupWatch::default(),
+            leaks: LeakWatch::default(),
             placement: Placement::default(),
             condition: NodeCondition::default(),
             demand: 0,
@@ -314,6 +321,7 @@ impl Core {
         self.plan_shrink(now.boot);
         self.plan_groups(now.boot);
         self.plan_subnets(now.boot);
+        self.plan_leaks(now.boot);
         self.plan_views(now.boot);
     }
 

@@ -5,9 +5,7 @@ use crate::core::Core;
 use crate::event::ImdsView;
 
 impl Core {
-    pub(crate) fn imds_viewed(&mut self, view: ImdsView, _now: BootTime) {
-        if !view.groups.is_empty() {
-            self.groups = view.groups;
-        }
+    pub(crate) fn imds_viewed(&mut self, view: ImdsView, now: BootTime) {
+        self.imds_groups(view.groups, now);
     }
 }

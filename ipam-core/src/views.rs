@@ -44,8 +44,10 @@ impl Core {
 
     pub(crate) fn describe_failed(&mut self, scope: Scope, refusal: Refusal, now: BootTime) {
         self.wish(scope).in_flight = false;
-        if scope == Scope::Subnets {
-            return self.subnets_not_viewed(refusal, now);
+        match scope {
+            Scope::Subnets => return self.subnets_not_viewed(refusal, now),
+            Scope::Leaked => return self.leaked_not_viewed(now),
+            Scope::Attached | Scope::OwnAvailable => {}
         }
         self.backoffs
             .describe
@@ -78,6 +80,7 @@ impl Core {
             self.wish(Scope::Attached).want(at);
             return;
         }
+        self.groups_viewed(view);
         self.resolve_unknown(view, now.boot);
         let view = &self.without_stale_addresses(view);
         for fact in &view.enis {
