@@ -228,7 +228,7 @@ impl Core {
         let Some(until) = self.slots_doubted_until else { return };
         let attached = self.pool.enis().filter(|eni| eni.attachment.is_some()).count();
         let explained = attached >= usize::from(self.config.node.max_enis);
-        if explained || until <= now {
+        if explained || self.due(until, now) {
             self.max_enis = self.config.node.max_enis;
             self.slots_doubted_until = None;
         }

@@ -7,14 +7,19 @@
 )]
 
 mod adds;
+mod budgets;
 mod dels;
 mod enis;
 mod files;
+mod groups;
+mod leaks;
 mod node;
 mod packing;
 mod prefixes;
 mod region;
 mod restarts;
 mod scale;
+mod subnets;
+mod switches;
 mod targets;
 mod truth;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use ipam_core::{
     Action, AllocationMode, Applied, AttachmentFact, AttachmentState, BootTime, Core, CoreConfig, Ec2View, EniFact,
     EniRole, Event, KernelView, LeakSweep, LeaseState, NodeFacts, Now, OnTermination, OpId, OpOutcome, Outcome,
-    Provisioning, Refusal, ReqId, Signs, StartMode, StoredFiles, SubnetChoice, Timers, TrunkSlot, ViewSource, WallTime,
-    WarmTarget, Work,
+    Provisioning, Refusal, ReqId, Scope, Signs, StartMode, StoredFiles, SubnetChoice, SubnetFact, SubnetsView, Timers,
+    TrunkSlot, ViewSource, WallTime, WarmTarget, Work,
 };
 use vpc_types::{
     Allocation, DeviceNumber, IpamKey, MacAddress, NetworkCard, PodName, Prefix28, VethPrefix, host_veth_name,
@@ -37,6 +37,13 @@ pub(crate) struct Node {
     pub(crate) ec2: Ec2,
     /// Describes that were asked for.
     pub(crate) described: usize,
+    /// What was described, and when.
+    pub(crate) looks: Vec<(Duration, Scope)>,
+    /// What EC2 denies to describe.
+    pub(crate) forbidden: BTreeSet<Scope>,
+    pub(crate) subnets: Vec<SubnetFact>,
+    /// Detached ENIs of other nodes.
+    pub(crate) left_behind: Vec<EniFact>,
     pub(crate) files: StoredFiles,
     pub(crate) kernel: KernelView,
     pub(crate) enis: Vec<EniFact>,
@@ -141,6 +148,10 @@ impl Node {
             disk: Disk::Works,
             ec2: Ec2::Answers,
             described: 0,
+            looks: Vec::new(),
+            forbidden: BTreeSet::new(),
+            subnets: Vec::new(),
+            left_behind: Vec::new(),
             files: StoredFiles::default(),
             kernel: KernelView {
                 macs,
@@ -182,6 +193,35 @@ impl Node {
         }
     }
 
+    fn describe(&mut self, scope: Scope) -> Event {
+        let started_at = BootTime(self.now);
+        self.described += 1;
+        self.looks.push((self.now, scope));
+        let refusal = match self.ec2 {
+            _ if self.forbidden.contains(&scope) => Some(Refusal::Denied),
+            Ec2::Unavailable => Some(Refusal::Unavailable),
+            Ec2::Answers => None,
+        };
+        let enis = match scope {
+            Scope::Attached => self.enis.clone(),
+            Scope::Leaked => self.left_behind.clone(),
+            Scope::OwnAvailable | Scope::Subnets => Vec::new(),
+        };
+        match (refusal, scope) {
+            (Some(refusal), _) => Event::DescribeFailed { scope, refusal },
+            (None, Scope::Subnets) => Event::SubnetsViewed(SubnetsView {
+                started_at,
+                subnets: self.subnets.clone(),
+            }),
+            (None, _) => Event::Ec2Viewed(Ec2View {
+                started_at,
+                scope,
+                source: ViewSource::Ec2,
+                enis,
+            }),
+        }
+    }
+
     fn act(&mut self, action: Action) -> Option<Event> {
         let started_at = BootTime(self.now);
         match action {
@@ -198,25 +238,7 @@ impl Node {
                 self.replies.push((req, outcome));
                 None
             }
-            Action::Describe { scope } if self.ec2 == Ec2::Unavailable => {
-                self.described += 1;
-                let refusal = Refusal::Unavailable;
-                Some(Event::DescribeFailed { scope, refusal })
-            }
-            Action::Describe { scope } => {
-                self.described += 1;
-                let enis = if scope == ipam_core::Scope::Attached {
-                    self.enis.clone()
-                } else {
-                    Vec::new()
-                };
-                Some(Event::Ec2Viewed(Ec2View {
-                    started_at,
-                    scope,
-                    source: ViewSource::Ec2,
-                    enis,
-                }))
-            }
+            Action::Describe { scope } => Some(self.describe(scope)),
             Action::ViewKernel => Some(Event::KernelViewed(KernelView {
                 started_at,
                 ..self.kernel.clone()
