@@ -191,7 +191,20 @@ impl Core {
             waiting: count(self.waiting.len()),
             announced: self.announced(sums.supply.assigned),
         };
-        targets::missing(self.level(now), stock, unserved, self.config.node.max_pods)
+        let mut level = self.level(now);
+        if !self.has_open_slot() {
+            // What comes next comes with an ENI, which takes ten times as long: the refill begins at once.
+            level.refill_below = level.warm;
+        }
+        targets::missing(level, stock, unserved, self.config.node.max_pods)
+    }
+
+    fn has_open_slot(&self) -> bool {
+        let mut enis = self
+            .pool
+            .enis()
+            .filter(|eni| eni.role.has_pods() && eni.phase.is_arriving_or_ready());
+        enis.any(|eni| self.slots_free(eni) > 0)
     }
 
     /// Sums, with what prefixes being switched on or off has left behind also apart.
