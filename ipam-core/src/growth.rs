@@ -11,7 +11,7 @@ use crate::core::{Core, OpState};
 use crate::eni::Eni;
 use crate::pool::{Counted, Sums};
 use crate::shrink::LOT;
-use crate::subnets::Ask;
+use crate::subnets::{ALL_SLACK, Ask};
 use crate::targets::{self, Level, Missing, Stock, Unserved};
 use crate::{BootTime, Now};
 
@@ -76,7 +76,7 @@ impl Core {
     fn room_soon(&self, now: BootTime) -> u32 {
         let is_busy = |eni: &&Eni| {
             let young = now < eni.known_since.after(ARRIVING_MAX);
-            eni.role.has_pods() && (eni.serves() && eni.ec2_op.is_some() || eni.is_arriving() && young)
+            eni.is_open() && (eni.serves() && eni.ec2_op.is_some() || eni.is_arriving() && young)
         };
         let busy = self.pool.enis().filter(is_busy).map(|eni| self.slots_free(eni));
         let created = self.ops.values().filter_map(|record| match &record.work {
@@ -228,7 +228,8 @@ impl Core {
 
     /// The target in addresses.
     pub(crate) fn level(&self, now: BootTime) -> Level {
-        let adaptive = self.arrivals.level(now).max(self.adaptive_floor());
+        let adaptive = self.arrivals.level(now) * self.slack() / ALL_SLACK;
+        let adaptive = adaptive.max(self.adaptive_floor());
         self.config.target.level(self.config.node.slots_per_eni, adaptive)
     }
 
@@ -316,7 +317,7 @@ impl Core {
     /// them the fullest, so that others drain.
     fn growable(&self, missing: u32, now: BootTime) -> Vec<vpc_types::EniId> {
         // EC2 takes requests for an ENI that is on its way, too.
-        let comes = |eni: &Eni| eni.is_arriving() && eni.role.has_pods() && now < eni.known_since.after(ARRIVING_MAX);
+        let comes = |eni: &Eni| eni.is_arriving() && eni.is_open() && now < eni.known_since.after(ARRIVING_MAX);
         let open = |eni: &&Eni| (eni.serves() || comes(eni)) && eni.ec2_op.is_none() && eni.not_before <= now;
         let slots = match self.config.mode {
             AllocationMode::Addresses => small(missing),

@@ -17,10 +17,14 @@ use crate::config::{AllocationMode, StartMode, WarmTarget};
 use crate::core::Core;
 use crate::eni::{Eni, EniPhase};
 use crate::event::EniRole;
+use crate::subnets::ALL_SLACK;
 use crate::{BootTime, OpId, targets};
 
 /// Smallest number of addresses worth a release call: lots of four cut calls by half at the same supply.
 pub(crate) const LOT: u32 = 4;
+
+/// The window where a subnet has nothing left: with less pods wait no less, and calls are more.
+const SCARCE_WINDOW: Duration = Duration::from_secs(120);
 
 /// Why an address or ENI may not go yet, the weightiest reason last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,16 +61,19 @@ impl Core {
         if let Some(at) = self.level_falls_at(now) {
             self.wake_at(at);
         }
-        if !(self.may_free_enis() && self.retire_one(peak, now)) {
+        let retired = self.may_free_enis() && self.retire_one(peak, now);
+        if !retired && !self.empty_closed(now) {
             self.release_lot(peak, now);
         }
     }
 
     /// The window of this node: up to a quarter longer than the setting, so that nodes that lost their pods together do not
-    /// all call in the same second.
+    /// all call in the same second; shorter while a subnet has little left.
     fn release_window(&self) -> Duration {
         let window = self.config.timers.release_window;
-        window + Jitter::new(self.config.nonce).up_to(window / 4)
+        let window = window + Jitter::new(self.config.nonce).up_to(window / 4);
+        let scarce = window * self.slack() / ALL_SLACK;
+        scarce.max(SCARCE_WINDOW.min(window))
     }
 
     fn growth_under_way(&self) -> bool {
@@ -87,7 +94,8 @@ impl Core {
         let candidates: Vec<EniId> = self
             .pool
             .enis()
-            .filter(|eni| is_empty(eni) && !self.routes_for_a_lease(eni) && count_addresses(eni) <= surplus)
+            .filter(|eni| is_empty(eni) && !self.routes_for_a_lease(eni))
+            .filter(|eni| !eni.is_open() || count_addresses(eni) <= surplus)
             .map(|e| e.id.clone())
             .collect();
         for id in candidates.into_iter().rev() {
@@ -134,7 +142,7 @@ impl Core {
             let Some(least) = self.least_lot(kind, now) else {
                 continue;
             };
-            let mut lots = self.lots(kind, surplus, now).into_iter();
+            let mut lots = self.lots(kind, surplus, Eni::serves, now).into_iter();
             if let Some(lot) = lots.find(|lot| lot.allocations.len() >= least) {
                 self.release_if_unused(lot, now);
                 return;
@@ -162,19 +170,43 @@ impl Core {
             return false;
         }
         let missing = self.missing(now).wanted;
-        let lots = self.lots(AllocationMode::Addresses, missing.div_ceil(16), now);
-        let Some(lot) = lots.into_iter().max_by_key(|lot| lot.allocations.len()) else {
+        let lots = self.lots(AllocationMode::Addresses, missing.div_ceil(16), Eni::serves, now);
+        let Some(mut lot) = lots.into_iter().max_by_key(|lot| lot.allocations.len()) else {
             return false;
         };
+        let ask = self.ask_of(&self.pool.enis[&lot.eni].subnet, Need::Refill);
+        if ask.is_scarce() {
+            // A single address is what one more question is worth.
+            lot.allocations.truncate(1);
+        }
+        self.due(ask.not_before, now) && self.release_if_unused(lot, now)
+    }
+
+    /// Gives back what is free on ENIs that no pod may come to any more, whatever the targets say. Whether it did.
+    fn empty_closed(&mut self, now: BootTime) -> bool {
+        let is_closed = |eni: &Eni| {
+            eni.phase == EniPhase::Ready && eni.missing_since.is_none() && eni.role.has_pods() && !eni.is_open()
+        };
+        if self.is_learning_subnets() {
+            return false;
+        }
+        let kinds = [AllocationMode::Addresses, AllocationMode::Prefixes];
+        let mut lots = kinds
+            .into_iter()
+            .flat_map(|kind| self.lots(kind, u32::MAX, is_closed, now));
+        let Some(lot) = lots.next() else {
+            return false;
+        };
+        drop(lots);
         self.release_if_unused(lot, now)
     }
 
     /// What could go, per ENI, the one with fewest leases first; no lot has more than `most` addresses.
-    fn lots(&self, kind: AllocationMode, most: u32, now: BootTime) -> Vec<Lot> {
+    fn lots(&self, kind: AllocationMode, most: u32, from: impl Fn(&Eni) -> bool, now: BootTime) -> Vec<Lot> {
         let mut enis: Vec<&Eni> = self
             .pool
             .enis()
-            .filter(|eni| eni.serves() && eni.ec2_op.is_none() && eni.not_before <= now)
+            .filter(|eni| from(eni) && eni.ec2_op.is_none() && eni.not_before <= now)
             .collect();
         enis.sort_by_key(|eni| (eni.leased(), Reverse(eni.device)));
         let lot = |eni: &&Eni| {

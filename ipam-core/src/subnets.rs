@@ -33,6 +33,11 @@ const READING_WAIT: Duration = Duration::from_secs(3);
 /// Free addresses, in hundredths of all, below which a subnet is watched.
 const WATCHED_PERCENT: u64 = 30;
 
+/// Free addresses, in hundredths of all, below which nodes begin to hold less, and at which they hold nothing in reserve.
+const SLACK_PERCENT: (u32, u32) = (20, 5);
+/// The whole of what may be held in reserve.
+pub(crate) const ALL_SLACK: u32 = 1_000;
+
 /// What is known of the subnets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Subnets {
@@ -258,6 +263,18 @@ impl Core {
             self.subnets.next_watch = None;
             self.wish(Scope::Subnets).want(now);
         }
+    }
+
+    /// How much of a reserve the scarcest subnet in use allows, out of `ALL_SLACK`.
+    pub(crate) fn slack(&self) -> u32 {
+        let (from, to) = SLACK_PERCENT;
+        let of = |fact: &SubnetFact| {
+            let free = u64::from(fact.free) * u64::from(ALL_SLACK) / u64::from(fact.size.max(1));
+            let free = u32::try_from(free).unwrap_or(ALL_SLACK);
+            let floor = to * ALL_SLACK / 100;
+            (free.saturating_sub(floor) * 100 / (from - to)).min(ALL_SLACK)
+        };
+        self.subnets_in_use().map(of).min().unwrap_or(ALL_SLACK)
     }
 
     fn subnets_in_use(&self) -> impl Iterator<Item = &SubnetFact> {

@@ -9,6 +9,7 @@
 mod adds;
 mod budgets;
 mod dels;
+mod draining;
 mod enis;
 mod files;
 mod groups;

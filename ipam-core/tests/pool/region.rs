@@ -31,9 +31,13 @@ pub(crate) struct Region {
 
 impl Region {
     pub(crate) fn of(node: Node) -> Self {
+        Self::with(node, Subnet::Empty)
+    }
+
+    pub(crate) fn with(node: Node, subnet: Subnet) -> Self {
         let mut region = Self {
             node,
-            subnet: Subnet::Empty,
+            subnet,
             calls: Vec::new(),
             next: 0,
         };
