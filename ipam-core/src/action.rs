@@ -261,4 +261,15 @@ pub enum Note {
     },
     /// The files cannot be written.
     CheckpointFailing,
+    /// A dump has lost most sandboxes at once: no lease ends for it unless further ones agree for minutes.
+    MassDisappearance {
+        /// Sandboxes that are not in it.
+        gone: usize,
+        /// Of how many.
+        leases: usize,
+    },
+    /// This run serves, and gives nothing back.
+    SafeMode,
+    /// IMDS and our books differ: EC2 is asked.
+    ImdsDiffers,
 }

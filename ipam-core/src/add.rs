@@ -38,13 +38,17 @@ impl Core {
 
     /// Whether the request was answered.
     fn serve(&mut self, waiter: &Waiter, now: Now) -> bool {
-        let existing = self
-            .pool
-            .leases
-            .get(&waiter.key)
-            .map(|lease| (lease.state, lease.generation, lease.grant()));
+        let existing = self.pool.leases.get_mut(&waiter.key);
+        let existing = existing.map(|lease| {
+            if matches!(lease.state, LeaseState::Granted | LeaseState::Wired) {
+                // Its plugin is at work again: that the sandbox was not there a moment ago proves nothing any more.
+                (lease.since, lease.gone_since) = (now.boot, None);
+            }
+            (lease.state, lease.generation, lease.grant())
+        });
         match existing {
             Some((LeaseState::Granted | LeaseState::Wired, generation, grant)) => {
+                self.kernel.want(now.boot.after(self.config.timers.sweep_grace));
                 self.outbox.after(
                     generation,
                     Action::Reply {
@@ -98,6 +102,7 @@ impl Core {
         // A plugin that dies before it wires changes nothing in the kernel: only a look tells.
         self.kernel.want(now.boot.after(self.config.timers.sweep_grace));
         self.pool.leases.insert(waiter.key.clone(), lease);
+        self.hasten_sweep_of_former(&waiter.key, now.boot);
         true
     }
 

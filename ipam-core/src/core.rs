@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use vpc_types::{EniId, IpamKey, MacAddress, PodName, SecurityGroupId};
 
-use crate::action::{Action, Work};
+use crate::action::{Action, Note, Work};
 use crate::backoff::{Backoffs, Jitter};
-use crate::config::{CoreConfig, SubnetChoice};
+use crate::config::{CoreConfig, StartMode, SubnetChoice};
 use crate::eni::{Eni, EniPhase};
 use crate::event::{Event, KernelView, NodeCondition, Placement, Scope};
 use crate::groups::GroupWatch;
+use crate::imds::Hints;
 use crate::invariant::Violation;
 use crate::leaks::LeakWatch;
 use crate::mutant::Defect;
@@ -23,6 +24,7 @@ use crate::mutant::Mutant;
 use crate::outbox::Outbox;
 use crate::pool::{Pool, Supply};
 use crate::subnets::Subnets;
+use crate::sweep::Suspicion;
 use crate::usage::{Arrivals, UsagePeak};
 use crate::{BootTime, Now, OpId, ReqId};
 
@@ -103,6 +105,10 @@ pub struct Core {
     pub(crate) links: BTreeSet<MacAddress>,
     pub(crate) kernel: ViewWish,
     pub(crate) last_kernel: Option<KernelView>,
+    /// Since when dumps have lost most sandboxes.
+    pub(crate) suspicion: Option<Suspicion>,
+    /// What IMDS said against what we believe.
+    pub(crate) hints: Hints,
     pub(crate) describe: BTreeMap<Scope, ViewWish>,
     /// Whether any view of attached ENIs came since the start.
     pub(crate) seen_ec2: bool,
@@ -167,6 +173,8 @@ pub struct Status {
     pub in_motion: BTreeSet<EniId>,
     /// Whether any view of attached ENIs came since the start.
     pub seen_ec2: bool,
+    /// Whether this run gives things back.
+    pub start: StartMode,
 }
 
 impl Core {
@@ -190,6 +198,8 @@ impl Core {
             links: BTreeSet::new(),
             kernel: ViewWish::default(),
             last_kernel: None,
+            suspicion: None,
+            hints: Hints::default(),
             describe: BTreeMap::new(),
             seen_ec2: false,
             first_fill: true,
@@ -215,6 +225,9 @@ impl Core {
             wake: None,
             defect: Defect::None,
         };
+        if core.config.start == StartMode::Safe {
+            core.outbox.note(Note::SafeMode);
+        }
         core.kernel.want(now.boot);
         core.wish(Scope::Attached).want(now.boot);
         if core.config.subnets == SubnetChoice::ByTag && core.may_view(Scope::Subnets) {
@@ -338,6 +351,7 @@ impl Core {
             open_ops: self.ops.len(),
             in_motion: self.in_motion(now.boot),
             seen_ec2: self.seen_ec2,
+            start: self.config.start,
         }
     }
 

@@ -87,6 +87,10 @@ impl Core {
     /// Rules and route of `address` are gone.
     pub(crate) fn cleared(&mut self, address: Ipv4Addr, owner: Option<&Owner>, now: BootTime) {
         self.clearing.remove(&address);
+        if let (Some(_), Some(view)) = (self.suspicion, &mut self.last_kernel) {
+            // What a suspected dump did not show was kept; of this address we know better.
+            view.signs.remove(&address);
+        }
         // A new owner may have kept its state: whether the address shows life is seen before its rest is over.
         self.kernel.want(now);
         let ended = self

@@ -11,6 +11,7 @@ use vpc_types::{Allocation, AttachmentId, DeviceNumber, EniId};
 use crate::action::{Note, Work};
 use crate::address::AddressState;
 use crate::backoff::{Backoff, Backoffs, Need};
+use crate::config::StartMode;
 use crate::core::Core;
 use crate::eni::{Eni, EniPhase};
 use crate::event::{EniFact, EniRole, Life, OnTermination, Scope};
@@ -52,6 +53,7 @@ impl Core {
                 self.watch_device(eni, now);
                 self.plan_delete_on_termination(eni, now);
             }
+            EniPhase::Retiring | EniPhase::TornDown | EniPhase::Detached if self.keeps(eni) => {}
             EniPhase::Retiring if eni.kernel_op.is_none() => {
                 let work = Work::TeardownEni {
                     eni: eni.id.clone(),
@@ -70,6 +72,12 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Whether safe mode holds on to it: only what this run made, and never attached, may go.
+    fn keeps(&self, eni: &Eni) -> bool {
+        let is_ours = eni.known_since > self.started_at && eni.phase == EniPhase::Detached && eni.attachment.is_none();
+        self.config.start == StartMode::Safe && !is_ours
     }
 
     fn plan_attach(&mut self, eni: &Eni, now: BootTime) {

@@ -9,6 +9,7 @@ use vpc_types::EniId;
 use crate::action::{Action, Note, Work};
 use crate::address::AddressState;
 use crate::backoff::Need;
+use crate::config::StartMode;
 use crate::core::{Core, OpHistory, OpRecord, OpState};
 use crate::event::{Applied, OpOutcome, Refusal, Scope};
 use crate::mutant::defective;
@@ -314,6 +315,9 @@ impl Core {
             .map(|(op, record)| (*op, record.work.clone()))
             .collect();
         for (op, work) in unresolved {
+            if self.config.start == StartMode::Safe && matches!(work, Work::DeleteEni { .. }) {
+                continue;
+            }
             let backoff = self.backoffs.of(&work).copied().unwrap_or_default();
             // As long as its outcome is unknown the ENI can do nothing else.
             if self.due(backoff.next_try(Need::Starving), now) {

@@ -12,9 +12,10 @@ use vpc_types::{Allocation, EniId};
 use crate::action::{Action, Work};
 use crate::address::AddressState;
 use crate::backoff::Need;
+use crate::config::StartMode;
 use crate::core::{Core, OpState};
 use crate::eni::{Eni, EniPhase};
-use crate::event::{AttachmentState, Ec2View, EniFact, EniRole, OnTermination, Refusal, Scope};
+use crate::event::{AttachmentState, Ec2View, EniFact, EniRole, OnTermination, Refusal, Scope, ViewSource};
 use crate::mutant::defective;
 use crate::{BootTime, Now, OpId};
 
@@ -81,6 +82,10 @@ impl Core {
             return;
         }
         self.groups_viewed(view);
+        if view.source == ViewSource::Imds {
+            self.imds_only_viewed(view, now);
+            return;
+        }
         self.resolve_unknown(view, now.boot);
         let view = &self.without_stale_addresses(view);
         for fact in &view.enis {
@@ -104,7 +109,6 @@ impl Core {
         self.rehome_leases();
         self.look_at_blocked(now.boot);
         self.seen_ec2 = true;
-        let all_believed = self.pool.enis().all(|eni| self.believes(view, eni));
         if self
             .pool
             .enis()
@@ -114,15 +118,21 @@ impl Core {
             let at = now.boot.after(self.config.timers.settle);
             self.wish(Scope::Attached).want(at);
         }
-        let late = view.started_at >= self.started_at.after(self.config.timers.settle);
+        self.end_unknown_past(view, now.boot);
+        self.outbox.bump();
+    }
+
+    /// Once a late enough view is believed about everything, no address has an unknown past any more.
+    pub(crate) fn end_unknown_past(&mut self, view: &Ec2View, now: BootTime) {
+        let settle = self.config.timers.settle;
+        let all_believed = self.pool.enis().all(|eni| self.believes(view, eni));
+        let late = view.started_at >= self.started_at.after(settle);
         if late && all_believed && self.last_kernel.is_some() {
             // An earlier view may not have shown all that the former run had.
             self.rest_unknown = None;
         } else if self.rest_unknown.is_some() {
-            let at = now.boot.after(self.config.timers.settle);
-            self.wish(Scope::Attached).want(at);
+            self.wish(Scope::Attached).want(now.after(settle));
         }
-        self.outbox.bump();
     }
 
     /// A deleted ENI may be shown for a while. An address is on one ENI at a time: where the view shows one of ours
@@ -174,7 +184,7 @@ impl Core {
     }
 
     /// An ENI on this instance that we did not know.
-    fn adopt(&mut self, fact: &EniFact, now: BootTime) {
+    pub(crate) fn adopt(&mut self, fact: &EniFact, now: BootTime) {
         let detaching = fact
             .attachment
             .as_ref()
@@ -207,7 +217,7 @@ impl Core {
     }
 
     /// Ends operations of unknown outcome that this view can judge.
-    fn resolve_unknown(&mut self, view: &Ec2View, now: BootTime) {
+    pub(crate) fn resolve_unknown(&mut self, view: &Ec2View, now: BootTime) {
         let settle = self.config.timers.settle;
         let judged: Vec<(OpId, Work)> = self
             .ops
@@ -262,6 +272,10 @@ impl Core {
 
     /// Detached ENIs with our tag: what a run without files left behind half-made.
     fn own_available_viewed(&mut self, view: &Ec2View, now: Now) {
+        if self.config.start == StartMode::Safe {
+            // They may have been in use a moment ago; the next run decides.
+            return;
+        }
         let timers = self.config.timers;
         self.half_made
             .retain(|id, _| view.enis.iter().any(|fact| fact.id == *id));

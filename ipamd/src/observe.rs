@@ -71,6 +71,15 @@ impl Observer {
                 tracing::warn!(%address, "the kernel shows a pod that no lease explains: not granted");
             }
             Note::CheckpointFailing => tracing::error!("ADDs are refused until the state file can be written"),
+            Note::MassDisappearance { gone, leases } => {
+                tracing::error!(
+                    gone,
+                    leases,
+                    "the kernel shows no sandbox of most leases: none of them ends yet"
+                );
+            }
+            Note::SafeMode => tracing::error!("safe mode after several aborts: pods are served, nothing is given back"),
+            Note::ImdsDiffers => tracing::warn!("IMDS shows other addresses or ENIs than expected: asking EC2"),
         }
     }
 }

@@ -35,6 +35,7 @@ pub(crate) struct Node {
     pub(crate) now: Duration,
     pub(crate) disk: Disk,
     pub(crate) ec2: Ec2,
+    pub(crate) source: ViewSource,
     /// Describes that were asked for.
     pub(crate) described: usize,
     /// What was described, and when.
@@ -147,6 +148,7 @@ impl Node {
             now: start,
             disk: Disk::Works,
             ec2: Ec2::Answers,
+            source: ViewSource::Ec2,
             described: 0,
             looks: Vec::new(),
             forbidden: BTreeSet::new(),
@@ -216,7 +218,7 @@ impl Node {
             (None, _) => Event::Ec2Viewed(Ec2View {
                 started_at,
                 scope,
-                source: ViewSource::Ec2,
+                source: self.source,
                 enis,
             }),
         }

@@ -295,6 +295,7 @@ impl World {
             Note::Eni { .. } => self.coverage.hit("note", "Eni"),
             Note::UnexplainedLife { .. } => self.coverage.hit("note", "UnexplainedLife"),
             Note::CheckpointFailing => self.coverage.hit("note", "CheckpointFailing"),
+            Note::MassDisappearance { .. } | Note::SafeMode | Note::ImdsDiffers => {}
         }
     }
 
