@@ -23,7 +23,7 @@ const AGREEING: u32 = 2;
 /// Pause after a look at EC2 that IMDS led to; doubles while EC2 contradicts it.
 const PAUSE: Duration = Duration::from_secs(300);
 const PAUSE_MAX: Duration = Duration::from_secs(3_600);
-/// The same while IMDS says again and again what EC2 has contradicted already.
+/// The same when IMDS goes on saying what EC2 has just contradicted.
 const PAUSE_OF_REPETITION: Duration = Duration::from_secs(86_400);
 
 /// Secondary addresses and prefixes by MAC.
@@ -106,13 +106,12 @@ impl Core {
         }
         let believed = self.believed();
         let asked = Some((said, believed));
-        let longest = if self.hints.asked == asked {
+        let hints = &mut self.hints;
+        hints.pause = if hints.asked == asked {
             PAUSE_OF_REPETITION
         } else {
-            PAUSE_MAX
+            (hints.pause * 2).clamp(PAUSE, PAUSE_MAX)
         };
-        let hints = &mut self.hints;
-        hints.pause = (hints.pause * 2).clamp(PAUSE, longest);
         (hints.not_before, hints.differing, hints.asked) = (now.after(hints.pause), 0, asked);
         self.outbox.note(Note::ImdsDiffers);
         self.wish(Scope::Attached).want(now);

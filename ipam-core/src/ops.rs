@@ -316,6 +316,8 @@ impl Core {
             .collect();
         for (op, work) in unresolved {
             if self.config.start == StartMode::Safe && matches!(work, Work::DeleteEni { .. }) {
+                // Not repeated; a later run plans it anew.
+                self.end(op, &work, now);
                 continue;
             }
             let backoff = self.backoffs.of(&work).copied().unwrap_or_default();

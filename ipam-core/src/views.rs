@@ -125,13 +125,17 @@ impl Core {
     /// Once a late enough view is believed about everything, no address has an unknown past any more.
     pub(crate) fn end_unknown_past(&mut self, view: &Ec2View, now: BootTime) {
         let settle = self.config.timers.settle;
-        let all_believed = self.pool.enis().all(|eni| self.believes(view, eni));
+        // What is on its way out gives no address.
+        let matters = |eni: &&Eni| eni.phase != EniPhase::Detached;
+        let all_believed = self.pool.enis().filter(matters).all(|eni| self.believes(view, eni));
         let late = view.started_at >= self.started_at.after(settle);
         if late && all_believed && self.last_kernel.is_some() {
             // An earlier view may not have shown all that the former run had.
             self.rest_unknown = None;
         } else if self.rest_unknown.is_some() {
-            self.wish(Scope::Attached).want(now.after(settle));
+            // Ever rarer: a call of unknown outcome may be denied for hours.
+            let pause = settle.max(now.since(self.started_at) / 4);
+            self.wish(Scope::Attached).want(now.after(pause));
         }
     }
 

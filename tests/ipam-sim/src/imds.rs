@@ -56,6 +56,19 @@ impl World {
         Some(enis)
     }
 
+    /// Whether IMDS shows other ENIs or addresses than there are.
+    pub(crate) fn imds_is_wrong(&self) -> bool {
+        let ImdsAnswer::Enis(seen) = self.ec2.clone().imds(self.now, &self.instance) else {
+            return false;
+        };
+        let shown: BTreeSet<_> = seen
+            .iter()
+            .map(|one| (one.eni.mac, one.is_half, one.eni.allocations().collect::<BTreeSet<_>>()))
+            .collect();
+        let there = self.ec2.enis_of(&self.instance);
+        shown != there.map(|eni| (eni.mac, false, eni.allocations().collect())).collect()
+    }
+
     fn lie(&mut self, enis: &mut Vec<EniFact>) {
         let what = self
             .luck

@@ -177,6 +177,8 @@ impl Runner {
         world.ec2.heal_imds();
         world.open_node();
         world.restore_placement();
+        // Safe mode gives nothing back as long as it lasts.
+        world.leave_safe_mode();
         // Longer than any outage, restart or attach that the foul weather began.
         self.settle(Duration::from_secs(3_600));
         self.probe();

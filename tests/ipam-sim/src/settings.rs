@@ -62,6 +62,13 @@ fn target(dice: &mut Dice, mode: AllocationMode) -> WarmTarget {
 }
 
 impl World {
+    /// A daemon in safe mode is started again, which ends it.
+    pub(crate) fn leave_safe_mode(&mut self) {
+        if self.settings.start == StartMode::Safe {
+            self.crash();
+        }
+    }
+
     /// What may have changed by the time that the daemon starts again.
     pub(crate) fn change_settings(&mut self) {
         self.settings.start = StartMode::Normal;
