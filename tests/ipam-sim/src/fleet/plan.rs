@@ -281,7 +281,7 @@ impl Plan {
             subnets: Subnets::AMPLE,
             launch: Launch::Plain,
             leak_sweep: LeakSweep::Off,
-            warm_up: Duration::from_secs(900),
+            warm_up: Duration::from_secs(600),
             span: Duration::from_secs(600),
         }
     }

@@ -14,6 +14,8 @@ use super::world::run;
 
 /// Runs of a burst that are averaged: the phase of the reference's loop alone moves one by seconds.
 const BURSTS: u64 = 5;
+/// Runs of a join of 1,000 nodes that are averaged: the last node's luck moves one by a tenth.
+const JOINS: u64 = 3;
 /// Whether a goal is one that must not be lost again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -72,6 +74,8 @@ enum Measure {
     Throttled,
     /// One pod in a hundred waits longer, in seconds.
     Wait,
+    /// Share of the pods that wait noticeably.
+    Waited,
     /// Addresses held per address used.
     Held,
     /// Pods without address after a minute, at the end.
@@ -88,6 +92,7 @@ impl Measure {
             Self::PerNodeDay => figures.calls_per_node_hour() * 24.0,
             Self::Throttled => figures.throttled_per_accepted(),
             Self::Wait => figures.wait_p99,
+            Self::Waited => figures.waited as f64 / figures.served.max(1) as f64,
             Self::Held => figures.held_per_used(),
             Self::Never => figures.never_served as f64,
         }
@@ -130,10 +135,17 @@ impl Row {
 struct Results(Vec<(Plan, Vec<Figures>)>);
 
 fn seeds(plan: &Plan) -> u64 {
-    if matches!(plan.workload, Workload::Burst { .. }) {
-        BURSTS
-    } else {
-        1
+    match plan.workload {
+        Workload::Burst { .. } => BURSTS,
+        Workload::Join { .. } if plan.nodes <= 1_000 => JOINS,
+        Workload::Join { .. }
+        | Workload::Churn { .. }
+        | Workload::Rolling { .. }
+        | Workload::Cron { .. }
+        | Workload::Batch { .. }
+        | Workload::Day { .. }
+        | Workload::Steady { .. }
+        | Workload::None => 1,
     }
 }
 
