@@ -84,6 +84,7 @@ impl Core {
             state: LeaseState::Granted,
             since: now.boot,
             granted_at: now.wall,
+            interfaces: 1,
             gone_since: None,
             generation,
             del_waiters: Vec::new(),
@@ -185,10 +186,24 @@ impl Core {
             .min()
     }
 
-    /// The file could not be written: grants that were not told to anybody are taken back, the rest goes on.
+    /// The file could not be written.
     pub(crate) fn checkpoint_failed(&mut self, now: BootTime) {
         self.outbox.note(Note::CheckpointFailing);
-        for (generation, action) in self.outbox.failed(now) {
+        let held = self.outbox.failed(now);
+        self.go_on_without_file(held, now);
+    }
+
+    /// A write that hangs may succeed yet, with leases in it that are taken back now: the next write corrects that, and after a
+    /// crash before it their sandboxes are found to be gone.
+    pub(crate) fn give_up_hung_write(&mut self, now: BootTime) {
+        if let Some(held) = self.outbox.hung(now) {
+            self.go_on_without_file(held, now);
+        }
+    }
+
+    /// Grants that were not told to anybody are taken back, the rest goes on.
+    fn go_on_without_file(&mut self, held: Vec<(crate::Generation, Action)>, now: BootTime) {
+        for (generation, action) in held {
             match action {
                 Action::Reply {
                     req,

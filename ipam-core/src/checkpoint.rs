@@ -13,7 +13,7 @@ use crate::config::CoreConfig;
 use crate::core::{Core, OpHistory, OpRecord, OpState};
 use crate::eni::{Backing, EniPhase};
 use crate::event::{EniRole, Scope};
-use crate::ipam_file::{self, FileLease};
+use crate::ipam_file::{self, Decoded, FileLease, RestoreError};
 use crate::lease::{Lease, LeaseState};
 use crate::outbox::Outbox;
 use crate::side_file::{self, LeaseRow, SideSource, SideState};
@@ -50,13 +50,6 @@ pub enum Restored {
     Leases,
 }
 
-/// `ipam.json` cannot be read; the text says why. Set that file aside and start with the side file alone: the kernel then
-/// tells which addresses have live pods, and the journal is kept. Where there is no side file pass an empty one: it says that
-/// files existed, so that addresses of unknown past rest once.
-#[derive(Debug, thiserror::Error)]
-#[error("ipam.json: {0}")]
-pub struct RestoreError(String);
-
 fn fingerprint(bytes: &[u8]) -> String {
     let digest = Sha1::digest(bytes);
     let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
@@ -68,7 +61,7 @@ impl Core {
     pub fn checkpoint(&self) -> Checkpoint {
         let generation = self.outbox.generation();
         let stamp = format!("{:016x}-{}", self.config.nonce, generation.0);
-        let ipam_json = ipam_file::encode(self.pool.leases.values(), &stamp);
+        let ipam_json = ipam_file::encode(self.pool.leases.values(), &self.others, &stamp);
         let source = SideSource {
             boot_id: &self.config.boot_id,
             // While addresses of unknown past still have to rest, the next run must not take them for known either.
@@ -102,6 +95,10 @@ impl Core {
     }
 
     /// A core that goes on where the files end. A side file that contradicts itself counts as unreadable.
+    ///
+    /// After an error set `ipam.json` aside and start with the side file alone: the kernel then tells which addresses have live
+    /// pods, and the journal is kept. Where there is no side file pass an empty one: it says that files existed, so that
+    /// addresses of unknown past rest once. Entries that make no sense are no error: see [`Self::file_faults`].
     pub fn restore(config: CoreConfig, files: &StoredFiles, now: Now) -> Result<(Self, Restored), RestoreError> {
         let restored = Self::restore_from(config.clone(), files, now)?;
         if restored.0.check().is_ok() {
@@ -124,10 +121,11 @@ impl Core {
         }
         // A side file alone still has the journal: without it a creation under way would be lost.
         let ipam_json = files.ipam_json.as_deref().unwrap_or_default();
-        let leases = match &files.ipam_json {
-            Some(bytes) => ipam_file::decode(bytes).map_err(|error| RestoreError(error.to_string()))?,
-            None => Vec::new(),
-        };
+        let decoded = files
+            .ipam_json
+            .as_deref()
+            .map_or_else(|| Ok(Decoded::default()), ipam_file::decode)?;
+        (core.others, core.file_faults) = (decoded.others, decoded.faults);
         let timers = &core.config.timers;
         let mut rest = if files.ipam_json.is_some() {
             timers.hold()
@@ -148,7 +146,7 @@ impl Core {
                 if same_boot {
                     core.backoffs.restore(&file.budgets, now.boot);
                 }
-                let vouched = same_boot && file.fingerprint == fingerprint(ipam_json);
+                let vouched = same_boot && file.fingerprint == fingerprint(ipam_json) && core.file_faults.is_empty();
                 if vouched {
                     rows = std::mem::take(&mut state.leases);
                 }
@@ -171,7 +169,7 @@ impl Core {
             }
         };
         core.rest_unknown = (restored == Restored::Leases).then_some(rest);
-        core.restore_leases(leases, &rows, now);
+        core.restore_leases(decoded.leases, &rows, now);
         core.outbox.bump();
         Ok((core, restored))
     }
@@ -261,6 +259,7 @@ impl Core {
                 state,
                 since,
                 granted_at: lease.granted_at,
+                interfaces: lease.interfaces,
                 gone_since: None,
                 generation,
                 del_waiters: Vec::new(),

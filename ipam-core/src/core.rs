@@ -17,6 +17,7 @@ use crate::event::{Event, KernelView, NodeCondition, Placement, Scope};
 use crate::groups::GroupWatch;
 use crate::imds::Hints;
 use crate::invariant::Violation;
+use crate::ipam_file::EntryFault;
 use crate::leaks::LeakWatch;
 use crate::mutant::Defect;
 #[cfg(feature = "mutants")]
@@ -99,6 +100,10 @@ pub struct Core {
     pub(crate) ops: BTreeMap<OpId, OpRecord>,
     pub(crate) next_op: u64,
     pub(crate) waiting: VecDeque<Waiter>,
+    /// Allocations in `ipam.json` that belong to another family, written back as they were read.
+    pub(crate) others: Vec<serde_json::Value>,
+    /// Entries of `ipam.json` that made no sense.
+    pub(crate) file_faults: Vec<EntryFault>,
     pub(crate) outbox: Outbox,
     pub(crate) jitter: Jitter,
     pub(crate) backoffs: Backoffs,
@@ -193,6 +198,8 @@ impl Core {
             ops: BTreeMap::new(),
             next_op: 1,
             waiting: VecDeque::new(),
+            others: Vec::new(),
+            file_faults: Vec::new(),
             outbox: Outbox::default(),
             backoffs: Backoffs::default(),
             links: BTreeSet::new(),
@@ -255,6 +262,7 @@ impl Core {
         self.end_rests(now.boot);
         self.serve_line(now);
         self.plan(now);
+        self.give_up_hung_write(now.boot);
         self.refuse_hopeless(now.boot);
         if let Some(at) = self.outbox.flush(now.boot) {
             self.wake_at(at);
@@ -366,6 +374,11 @@ impl Core {
             is_going || eni.kernel_op.is_some() || !eni.settled(now, self.config.timers.settle)
         };
         self.pool.enis().filter(moves).map(|eni| eni.id.clone()).collect()
+    }
+
+    /// Entries of `ipam.json` that made no sense when it was read; a copy of that file is worth keeping.
+    pub fn file_faults(&self) -> &[EntryFault] {
+        &self.file_faults
     }
 
     /// ENIs and leases.

@@ -10,6 +10,7 @@ use vpc_types::{IpamKey, host_veth_name};
 use crate::action::{Action, Outcome, Owner, Work};
 use crate::address::AddressState;
 use crate::core::Core;
+use crate::ipam_file::{self, migrated_key};
 use crate::lease::{Lease, LeaseState};
 use crate::mutant::defective;
 use crate::{BootTime, ReqId};
@@ -17,6 +18,12 @@ use crate::{BootTime, ReqId};
 impl Core {
     pub(crate) fn del_requested(&mut self, req: ReqId, key: &IpamKey, now: BootTime) {
         self.cancel_waiting(key, now);
+        self.end_other_family(key);
+        let migrated = migrated_key(key).filter(|_| !self.pool.leases.contains_key(key));
+        let key = migrated
+            .as_ref()
+            .filter(|key| self.pool.leases.contains_key(key))
+            .unwrap_or(key);
         let Some(lease) = self.pool.leases.get_mut(key) else {
             self.outbox.now(Action::Reply {
                 req,
@@ -26,6 +33,15 @@ impl Core {
         };
         lease.del_waiters.push(req);
         self.drain(key, "del");
+    }
+
+    /// The pod ends, so what another family's daemon had recorded for it is no longer true.
+    fn end_other_family(&mut self, key: &IpamKey) {
+        let before = self.others.len();
+        self.others.retain(|entry| !ipam_file::is_of(entry, key));
+        if self.others.len() < before {
+            self.outbox.bump();
+        }
     }
 
     /// Begins the end of a lease; does nothing if it has begun.

@@ -58,6 +58,8 @@ pub struct Lease {
     pub since: BootTime,
     /// When it was granted, for the file.
     pub granted_at: WallTime,
+    /// Interfaces of the pod; another daemon may have wired more than one.
+    pub(crate) interfaces: u8,
     /// First of the kernel views in a row that showed no sandbox.
     pub gone_since: Option<BootTime>,
     /// Generation of the state that first held it; the reply waits for that.

@@ -49,7 +49,7 @@ mod views;
 pub use action::{Action, Grant, Note, Outcome, Owner, Want, Work};
 pub use address::{AddressKind, AddressState};
 pub use cause::{Cause, CauseCode, NextTry, ShortSubnet};
-pub use checkpoint::{Checkpoint, RestoreError, Restored, StoredFiles};
+pub use checkpoint::{Checkpoint, Restored, StoredFiles};
 pub use config::{
     AllocationMode, CoreConfig, LeakSweep, NodeFacts, Provisioning, StartMode, SubnetChoice, Timers, TrunkSlot,
     WarmTarget,
@@ -62,6 +62,7 @@ pub use event::{
     ViewSource,
 };
 pub use invariant::Violation;
+pub use ipam_file::{EntryFault, RestoreError};
 pub use lease::{Lease, LeaseState};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;

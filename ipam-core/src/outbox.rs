@@ -12,6 +12,10 @@ use crate::{BootTime, Generation};
 /// Pause after a failed write. Long enough not to hammer a full disk, short enough for a waiting runtime.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// A write that takes longer counts as failed for those who wait for it, whatever becomes of it. Well below the plugin's
+/// deadline for a DEL of 10 s.
+const HUNG: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Outbox {
     ready: Vec<Action>,
@@ -19,9 +23,19 @@ pub(crate) struct Outbox {
     current: Generation,
     durable: Generation,
     writing: Option<Generation>,
+    writing_since: BootTime,
+    patience: Patience,
     retry_at: Option<BootTime>,
     /// Test hook: act as if everything were durable.
     pub(crate) skip_gate: Gate,
+}
+
+/// Whether the write under way is still waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Patience {
+    #[default]
+    Waits,
+    HasEnded,
 }
 
 /// Whether the gate works. It is only ever opened to show that the simulation notices.
@@ -71,22 +85,46 @@ impl Outbox {
 
     /// Starts a write if one is due; returns when to try again if the last one failed.
     pub(crate) fn flush(&mut self, now: BootTime) -> Option<BootTime> {
-        if self.durable >= self.current || self.writing.is_some() {
+        if self.writing.is_some() {
+            let waited_for = self.patience == Patience::Waits && !self.held.is_empty();
+            return waited_for.then(|| self.writing_since.after(HUNG));
+        }
+        if self.durable >= self.current {
             return None;
         }
         if let Some(at) = self.retry_at.filter(|at| *at > now) {
             return Some(at);
         }
-        self.writing = Some(self.current);
+        (self.writing, self.writing_since) = (Some(self.current), now);
         self.ready.push(Action::Persist {
             generation: self.current,
         });
-        None
+        (!self.held.is_empty()).then(|| now.after(HUNG))
+    }
+
+    /// What is held back by a write that hangs, for the core to decide as after a failed one. The write stays under way: there is
+    /// one at a time.
+    pub(crate) fn hung(&mut self, now: BootTime) -> Option<Vec<(Generation, Action)>> {
+        let hangs = self.writing.is_some() && now >= self.writing_since.after(HUNG);
+        if !hangs || (self.patience == Patience::HasEnded && self.held.is_empty()) {
+            return None;
+        }
+        if self.patience == Patience::Waits {
+            self.patience = Patience::HasEnded;
+            self.note(Note::CheckpointFailing);
+        }
+        Some(self.take_held())
+    }
+
+    fn take_held(&mut self) -> Vec<(Generation, Action)> {
+        let held = std::mem::take(&mut self.held);
+        held.into_iter()
+            .flat_map(|(generation, actions)| actions.into_iter().map(move |a| (generation, a)))
+            .collect()
     }
 
     pub(crate) fn durable(&mut self, generation: Generation) {
-        self.writing = None;
-        self.retry_at = None;
+        (self.writing, self.retry_at, self.patience) = (None, None, Patience::Waits);
         self.durable = self.durable.max(generation);
         let later = self.held.split_off(&Generation(self.durable.0 + 1));
         self.ready
@@ -95,17 +133,14 @@ impl Outbox {
 
     /// Gives back everything that was held, for the core to decide what may go on without a file.
     pub(crate) fn failed(&mut self, now: BootTime) -> Vec<(Generation, Action)> {
-        self.writing = None;
+        (self.writing, self.patience) = (None, Patience::Waits);
         self.retry_at = Some(now.after(RETRY));
-        let held = std::mem::take(&mut self.held);
-        held.into_iter()
-            .flat_map(|(generation, actions)| actions.into_iter().map(move |a| (generation, a)))
-            .collect()
+        self.take_held()
     }
 
-    /// Whether the last write failed and none has succeeded since.
+    /// Whether the last write failed, or hangs, and none has succeeded since.
     pub(crate) fn is_failing(&self) -> bool {
-        self.retry_at.is_some()
+        self.retry_at.is_some() || self.patience == Patience::HasEnded
     }
 
     pub(crate) fn take(&mut self) -> Vec<Action> {

@@ -90,6 +90,11 @@ impl Core {
 
     /// Retires the emptiest ENI that is not needed; whether one was found.
     fn retire_one(&mut self, peak: u32, now: BootTime) -> bool {
+        // An address that left our books with its pod may be on any of them again without our knowledge.
+        let rested = self.resting_elsewhere.values().max().copied().unwrap_or_default();
+        if !self.due(rested, now) {
+            return false;
+        }
         let surplus = self.surplus(peak, now);
         let candidates: Vec<EniId> = self
             .pool

@@ -5,10 +5,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipam_core::{
-    Action, AllocationMode, Applied, AttachmentFact, AttachmentState, BootTime, Core, CoreConfig, Ec2View, EniFact,
-    EniRole, Event, KernelView, LeakSweep, LeaseState, NodeFacts, Now, OnTermination, OpId, OpOutcome, Outcome,
-    Provisioning, Refusal, ReqId, Scope, Signs, StartMode, StoredFiles, SubnetChoice, SubnetFact, SubnetsView, Timers,
-    TrunkSlot, ViewSource, WallTime, WarmTarget, Work,
+    Action, AllocationMode, Applied, AttachmentFact, AttachmentState, BootTime, Checkpoint, Core, CoreConfig, Ec2View,
+    EniFact, EniRole, Event, KernelView, LeakSweep, LeaseState, NodeFacts, Now, OnTermination, OpId, OpOutcome,
+    Outcome, Provisioning, Refusal, ReqId, Scope, Signs, StartMode, StoredFiles, SubnetChoice, SubnetFact, SubnetsView,
+    Timers, TrunkSlot, ViewSource, WallTime, WarmTarget, Work,
 };
 use vpc_types::{
     Allocation, DeviceNumber, IpamKey, MacAddress, NetworkCard, PodName, Prefix28, VethPrefix, host_veth_name,
@@ -21,6 +21,8 @@ pub(crate) const PRIMARY_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 pub(crate) enum Disk {
     Works,
     Fails,
+    /// A write begins and does not end.
+    Hangs,
 }
 
 /// Whether EC2 lists ENIs.
@@ -36,6 +38,8 @@ pub(crate) struct Node {
     pub(crate) disk: Disk,
     pub(crate) ec2: Ec2,
     pub(crate) source: ViewSource,
+    /// The write that hangs.
+    pub(crate) hanging: Option<Checkpoint>,
     /// Describes that were asked for.
     pub(crate) described: usize,
     /// What was described, and when.
@@ -149,6 +153,7 @@ impl Node {
             disk: Disk::Works,
             ec2: Ec2::Answers,
             source: ViewSource::Ec2,
+            hanging: None,
             described: 0,
             looks: Vec::new(),
             forbidden: BTreeSet::new(),
@@ -228,6 +233,10 @@ impl Node {
         let started_at = BootTime(self.now);
         match action {
             Action::Persist { generation } if self.disk == Disk::Fails => Some(Event::CheckpointFailed { generation }),
+            Action::Persist { .. } if self.disk == Disk::Hangs => {
+                self.hanging = Some(self.core.checkpoint());
+                None
+            }
             Action::Persist { .. } => {
                 let checkpoint = self.core.checkpoint();
                 self.files.ipam_json = Some(checkpoint.ipam_json);
