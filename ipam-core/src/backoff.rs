@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::BootTime;
 use crate::action::Work;
-use crate::config::Timers;
+use crate::config::{NodeFacts, Timers};
 use crate::event::{Refusal, Scope};
 use crate::side_file::{BudgetRow, boot, millis};
 
@@ -25,6 +25,20 @@ const PACE: Duration = Duration::from_secs(1);
 const PACE_MAX: Duration = Duration::from_secs(60);
 /// Calls that may go out together.
 const BURST: u32 = 5;
+
+/// Longest wait after a refused describe, at least: without the first one nothing goes on.
+const DESCRIBE_MAX: Duration = Duration::from_secs(16);
+/// EC2 takes 20 describes per second from an account; a node waits for a quarter of what the whole cluster needs.
+const NODES_PER_SECOND: u32 = 80;
+
+/// The waiting rule of describes.
+pub(crate) fn for_describes(timers: &Timers, node: &NodeFacts) -> Timers {
+    let longest = Duration::from_secs((node.cluster_nodes.unwrap_or(0) / NODES_PER_SECOND).into());
+    Timers {
+        backoff_max: timers.backoff_max.min(longest.max(DESCRIBE_MAX)),
+        ..*timers
+    }
+}
 
 /// A small deterministic generator (SplitMix64): spreads nodes by their nonce, and replays in a simulation.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -24,8 +24,10 @@ const TAG_ROLE: &str = "kubernetes.io/role/cni";
 /// Followed by a cluster's name: a subnet with such tags is for these clusters only.
 const TAG_CLUSTER: &str = "cni.networking.k8s.aws/cluster/";
 
-/// A reading older than this says little about a subnet that hundreds of nodes share.
+/// A reading much older than this says little about a subnet that hundreds of nodes share.
 const READING_LIFE: Duration = Duration::from_secs(900);
+/// The same where only one subnet can be used, and it had plenty.
+const READING_LIFE_OF_ONE: Duration = Duration::from_secs(6 * 3600);
 /// As long as that, a reading of a nearly empty subnet need not be repeated.
 const READING_FRESH: Duration = Duration::from_secs(60);
 /// A pod that waits does not wait longer than this for a reading.
@@ -134,7 +136,10 @@ impl Core {
     fn discovered(&self) -> Vec<SubnetId> {
         let primary = &self.config.node.subnet;
         let by_tag = self.config.subnets == SubnetChoice::ByTag;
+        let closed = |fact: &SubnetFact| fact.tags.get(TAG_ROLE).is_some_and(|role| role == "0");
         match self.subnets.reading.as_ref().filter(|_| by_tag) {
+            // Without discovery only what closes the subnet counts, if it happens to be known.
+            None if self.subnets.fact(primary).is_some_and(closed) => Vec::new(),
             None => vec![primary.clone()],
             Some(reading) => {
                 let fits = |fact: &&SubnetFact| fact.is_for_pods(fact.id == *primary, self.config.cluster.as_deref());
@@ -181,9 +186,15 @@ impl Core {
         let Some(age) = self.subnets.age(self.clock) else {
             return false;
         };
-        let chosen = self.subnets_for_new_eni(self.need()).into_iter().next();
-        let is_low = chosen.is_some_and(|id| self.subnets.fact(&id).is_none_or(SubnetFact::is_nearly_empty));
-        age <= if is_low { READING_FRESH } else { READING_LIFE }
+        let subnets = self.subnets_for_new_eni(self.need());
+        let is_low = |id: &SubnetId| self.subnets.fact(id).is_none_or(SubnetFact::is_nearly_empty);
+        age <= match &subnets[..] {
+            // A refill can go by what the watch of such a subnet read last.
+            [best, ..] if is_low(best) && self.need() == Need::Starving => READING_FRESH,
+            // There is nothing to choose: only tags could have changed.
+            [only] if !is_low(only) => READING_LIFE_OF_ONE,
+            [] | [_, ..] => READING_LIFE * 5 / 4,
+        }
     }
 
     fn is_reading_failing(&self, now: BootTime) -> bool {
@@ -256,7 +267,7 @@ impl Core {
         let tried_at = self.subnets.failed.map_or(read_at, |(_, at)| at.max(read_at));
         let at = match self.subnets.next_watch {
             Some(at) => at,
-            None => tried_at.after(self.jitter.around(READING_LIFE)),
+            None => tried_at.after(READING_LIFE + self.jitter.up_to(READING_LIFE / 4)),
         };
         self.subnets.next_watch = Some(at);
         if self.due(at, now) && !self.wish(Scope::Subnets).is_open() {

@@ -11,7 +11,7 @@ use vpc_types::{Allocation, EniId};
 
 use crate::action::{Action, Work};
 use crate::address::AddressState;
-use crate::backoff::Need;
+use crate::backoff::{self, Need};
 use crate::config::StartMode;
 use crate::core::{Core, OpState};
 use crate::eni::{Eni, EniPhase};
@@ -50,9 +50,8 @@ impl Core {
             Scope::Leaked => return self.leaked_not_viewed(now),
             Scope::Attached | Scope::OwnAvailable => {}
         }
-        self.backoffs
-            .describe
-            .refused(refusal, now, &self.config.timers, &mut self.jitter);
+        let timers = backoff::for_describes(&self.config.timers, &self.config.node);
+        self.backoffs.describe.refused(refusal, now, &timers, &mut self.jitter);
         self.wish(scope).want(now);
     }
 

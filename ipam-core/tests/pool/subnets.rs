@@ -371,8 +371,10 @@ fn thread_3719_subnets_are_read_at_start_and_then_only_while_one_in_use_is_nearl
 
 #[test]
 fn a_reading_comes_before_an_eni_only_where_the_last_one_is_old_or_showed_little() {
-    let second = |free, pause| {
-        let mut node = by_tag(tight(warm(0)), vec![eni(0, &[10])], vec![subnet(PRIMARY, free, &[])]);
+    let second = |primary, other, pause| {
+        let mut subnets = vec![subnet(PRIMARY, primary, &[])];
+        subnets.extend((other > 0).then(|| subnet("subnet-a", other, &[FOR_PODS])));
+        let mut node = by_tag(tight(warm(0)), vec![eni(0, &[10])], subnets);
         node.add("a");
         node.wire("a", ip(10));
         node.pass(pause);
@@ -382,9 +384,10 @@ fn a_reading_comes_before_an_eni_only_where_the_last_one_is_old_or_showed_little
         assert_eq!(creations(&node).len(), 1);
         readings(&node) - before
     };
-    assert_eq!(second(200, 500.0), 0);
-    assert_eq!(second(200, 1_000.0), 1, "it is old");
-    assert_eq!(second(50, 500.0), 1, "it showed little");
+    assert_eq!(second(200, 100, 500.0), 0);
+    assert_eq!(second(200, 100, 1_500.0), 1, "it is old");
+    assert_eq!(second(200, 0, 1_000.0), 0, "there is nothing to choose");
+    assert_eq!(second(50, 0, 500.0), 1, "it showed little");
 }
 
 #[test]
