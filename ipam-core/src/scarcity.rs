@@ -44,7 +44,9 @@ impl Ask {
 pub(crate) struct Shortage {
     pub(crate) refusal: Refusal,
     at: BootTime,
+    /// Addresses that the call needed, and those that it would have needed at the least.
     wanted: u32,
+    least: u32,
 }
 
 /// What is remembered of one subnet.
@@ -96,10 +98,11 @@ impl Scarcity {
         self.shortage
     }
 
-    /// It refused; `free` is what a fresh reading says.
+    /// It refused a call that wanted this beside an address for a new ENI, if it was to make one; `free` is what a fresh reading
+    /// says.
     pub(crate) fn refused(
         &mut self,
-        want: Want,
+        (want, own): (Want, u32),
         refusal: Refusal,
         free: Option<u32>,
         now: BootTime,
@@ -109,7 +112,8 @@ impl Scarcity {
         self.shortage = Some(Shortage {
             refusal,
             at: now,
-            wanted: want.addresses(),
+            wanted: want.addresses() + own,
+            least: 1 + own,
         });
         match want {
             Want::Prefixes(count) if free != Some(0) => {
@@ -147,7 +151,7 @@ impl Scarcity {
     /// A reading that began at `started_at` found so many free: those who wait ask for them at once, but only once, since the
     /// count may be behind the truth for good.
     pub(crate) fn read(&mut self, free: u32, started_at: BootTime) {
-        self.is_empty = free == 0;
+        self.is_empty = free < self.shortage.map_or(1, |shortage| shortage.least);
         let Some(shortage) = self.shortage.filter(|shortage| started_at >= shortage.at) else {
             return;
         };

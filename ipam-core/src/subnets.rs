@@ -193,6 +193,8 @@ impl Core {
             [best, ..] if is_low(best) && self.need() == Need::Starving => READING_FRESH,
             // There is nothing to choose: only tags could have changed.
             [only] if !is_low(only) => READING_LIFE_OF_ONE,
+            // Only somebody who waits wants to know whether that has changed.
+            [] if self.need() == Need::Refill => return true,
             [] | [_, ..] => READING_LIFE * 5 / 4,
         }
     }
@@ -339,12 +341,16 @@ impl Core {
         let free = self.subnets.fresh_free(&subnet, now);
         let timers = self.config.timers;
         let known = self.subnets.scarcity.entry(subnet.clone()).or_default();
-        known.refused(want, refusal, free, now, &timers, &mut self.jitter);
+        // A new ENI takes an address for itself.
+        let own = u32::from(matches!(work, Work::CreateEni { .. }));
+        known.refused((want, own), refusal, free, now, &timers, &mut self.jitter);
         // What was known already needs no further reading.
         let explained = self
             .subnets
             .fact(&subnet)
-            .is_some_and(|fact| fact.free < want.addresses());
+            .is_some_and(|fact| fact.free < want.addresses() + own);
+        let age = self.subnets.age(now);
+        let explained = explained || (self.need() == Need::Refill && age.is_some_and(|age| age < READING_LIFE));
         self.subnets.short = Some(subnet);
         let readable = self.config.provisioning == Provisioning::Full && !self.is_reading_failing(now);
         if readable && !explained && !self.wish(Scope::Subnets).is_open() {
