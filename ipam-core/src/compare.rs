@@ -55,6 +55,7 @@ impl Core {
 
     /// Every address that the view shows is in the pool; one that was missing is back.
     pub(crate) fn take_what_is_shown(&mut self, fact: &EniFact, now: BootTime) {
+        self.take_overlapping(&fact.id, fact.allocations.iter());
         for allocation in &fact.allocations {
             let known = self.pool.enis[&fact.id].blocks.get(allocation);
             let is_new = |address: &Ipv4Addr| {

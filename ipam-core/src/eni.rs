@@ -268,6 +268,16 @@ impl Eni {
         }
     }
 
+    /// Allocations of the other kind that have addresses in common with this one. EC2 has no such pair: one of them is of
+    /// another time.
+    pub(crate) fn overlapping(&self, allocation: Allocation) -> Vec<Allocation> {
+        let has = |one: &Allocation| self.blocks.contains_key(one);
+        match allocation {
+            Allocation::Ip(address) => Some(prefix_of(address)).filter(has).into_iter().collect(),
+            Allocation::Prefix(_) => allocation.addresses().map(Allocation::Ip).filter(has).collect(),
+        }
+    }
+
     /// Leases on it.
     pub fn leased(&self) -> usize {
         self.tallies().map(|tally| tally.leased as usize).sum()

@@ -329,6 +329,7 @@ impl Core {
 
     pub(crate) fn addresses_allocated(&mut self, id: &EniId, allocations: &[Allocation], now: BootTime) {
         self.take_from_others(id, allocations.iter());
+        self.take_overlapping(id, allocations.iter());
         for allocation in allocations {
             let states: Vec<_> = allocation.addresses().map(|address| self.fresh(address, now)).collect();
             if let Some(eni) = self.pool.enis.get_mut(id) {

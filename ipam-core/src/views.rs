@@ -4,7 +4,7 @@
 //! resolve an unknown outcome; to take something away it needs a second view that agrees, and leases are never taken
 //! away at all: they become orphans until their address shows again or their pod goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use vpc_types::{Allocation, EniId};
@@ -151,9 +151,8 @@ impl Core {
             let mut stale = BTreeSet::new();
             for allocation in &fact.allocations {
                 // One on its way to deletion has no say: what it had may be somewhere else already.
-                let other = |eni: &&Eni| {
-                    eni.id != fact.id && eni.phase != EniPhase::Detached && eni.blocks.contains_key(allocation)
-                };
+                let has = |eni: &Eni| eni.blocks.contains_key(allocation) || !eni.overlapping(*allocation).is_empty();
+                let other = |eni: &&Eni| eni.id != fact.id && eni.phase != EniPhase::Detached && has(eni);
                 if self
                     .pool
                     .enis()
@@ -174,10 +173,20 @@ impl Core {
     pub(crate) fn take_from_others<'a>(&mut self, id: &EniId, allocations: impl Iterator<Item = &'a Allocation>) {
         for allocation in allocations {
             for eni in self.pool.enis.values_mut().filter(|eni| eni.id != *id) {
-                let gone = eni.blocks.remove(allocation).into_iter().flatten();
-                self.resting_elsewhere
-                    .extend(gone.filter_map(|(address, state)| Some((address, state.rests_until()?))));
+                let mut gone = eni.overlapping(*allocation);
+                gone.push(*allocation);
+                take(eni, &gone, &mut self.resting_elsewhere);
             }
+        }
+    }
+
+    /// EC2 says that these are on this ENI, so what it had in the same place is gone: somebody took it away, and EC2 gave it out
+    /// again in another kind.
+    pub(crate) fn take_overlapping<'a>(&mut self, id: &EniId, allocations: impl Iterator<Item = &'a Allocation>) {
+        let Some(eni) = self.pool.enis.get_mut(id) else { return };
+        for allocation in allocations {
+            let gone = eni.overlapping(*allocation);
+            take(eni, &gone, &mut self.resting_elsewhere);
         }
     }
 
@@ -311,4 +320,10 @@ impl Core {
         // The files say whether such a look is still to come: without this a restart would repeat it.
         self.outbox.bump();
     }
+}
+
+/// Takes allocations off an ENI; their addresses go on resting, should EC2 give them to us again.
+fn take(eni: &mut Eni, gone: &[Allocation], resting: &mut BTreeMap<Ipv4Addr, BootTime>) {
+    let states = gone.iter().filter_map(|one| eni.blocks.remove(one)).flatten();
+    resting.extend(states.filter_map(|(address, state)| Some((address, state.rests_until()?))));
 }

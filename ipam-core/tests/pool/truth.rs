@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipam_core::{AttachmentState, EniPhase, EniRole, LeaseState, StoredFiles, Work};
 use vpc_types::{Allocation, DeviceNumber};
 
-use crate::node::{Ec2, Node, config, eni, ip, prefix, warm};
+use crate::node::{Ec2, Node, config, eni, ip, key, prefix, warm};
 
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -248,4 +248,23 @@ fn threads_972_1127_1188_1091_a_rest_and_a_draining_pod_outlive_a_restart() {
     assert_eq!(node.granted(req), None, "one has a pod, the other rests");
     node.pass(4.0);
     assert_eq!(node.granted(req), Some(ip(10)));
+}
+
+#[test]
+fn a_prefix_that_others_took_away_may_come_back_as_single_addresses() {
+    let mut config = config(warm(1));
+    config.mode = ipam_core::AllocationMode::Prefixes;
+    let mut fact = eni(0, &[]);
+    fact.allocations = [prefix(0, 0)].into();
+    let mut node = Node::started(config, vec![fact]);
+    let req = node.add("a");
+    let address = node.granted(req).unwrap();
+    node.wire("a", address);
+    // The prefix is gone, and EC2 gives one of its addresses out anew, before the next look.
+    node.enis[0].allocations = [Allocation::Ip(ip(5))].into();
+    node.tell(ipam_core::Event::LinkGone { mac: eni(0, &[]).mac });
+    node.pass(60.0);
+    let states: Vec<_> = node.core.pool().enis().flat_map(ipam_core::Eni::allocations).collect();
+    assert_eq!(states, [Allocation::Ip(ip(5))]);
+    assert_eq!(node.core.pool().lease(&key("a")).unwrap().state, LeaseState::Orphan);
 }
