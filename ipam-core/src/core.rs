@@ -24,7 +24,7 @@ use crate::mutant::Defect;
 use crate::mutant::Mutant;
 use crate::outbox::Outbox;
 use crate::pool::{Pool, Supply};
-use crate::subnets::Subnets;
+use crate::subnets::{SubnetStatus, Subnets};
 use crate::sweep::Suspicion;
 use crate::usage::{Arrivals, UsagePeak};
 use crate::{BootTime, Now, OpId, ReqId};
@@ -180,6 +180,8 @@ pub struct Status {
     pub seen_ec2: bool,
     /// Whether this run gives things back.
     pub start: StartMode,
+    /// The subnets of the zone; none before the first reading.
+    pub subnets: Vec<SubnetStatus>,
 }
 
 impl Core {
@@ -360,6 +362,7 @@ impl Core {
             in_motion: self.in_motion(now.boot),
             seen_ec2: self.seen_ec2,
             start: self.config.start,
+            subnets: self.subnet_statuses(),
         }
     }
 

@@ -67,6 +67,7 @@ pub use lease::{Lease, LeaseState};
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
 pub use pool::{Pool, Supply};
+pub use subnets::{SubnetAccess, SubnetStatus};
 pub use targets::{Settings, TargetWarning};
 pub use time::{BootTime, Now, WallTime};
 

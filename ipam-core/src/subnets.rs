@@ -55,6 +55,26 @@ pub(crate) struct Subnets {
     short: Option<SubnetId>,
 }
 
+/// One subnet of the zone, as the last reading showed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubnetStatus {
+    /// Its id.
+    pub id: SubnetId,
+    /// Addresses that nobody had.
+    pub free: u32,
+    /// Whether new ENIs may go there.
+    pub access: SubnetAccess,
+}
+
+/// Whether a subnet is for pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubnetAccess {
+    /// Yes.
+    ForPods,
+    /// Its tags say no.
+    Closed,
+}
+
 impl Subnets {
     fn fact(&self, subnet: &SubnetId) -> Option<&SubnetFact> {
         self.reading.as_ref()?.subnets.iter().find(|fact| fact.id == *subnet)
@@ -214,6 +234,23 @@ impl Core {
             && subnets.failed.is_none()
             && wish.is_open()
             && self.clock < self.started_at.after(READING_WAIT)
+    }
+
+    /// The subnets of the zone; none before the first reading.
+    pub(crate) fn subnet_statuses(&self) -> Vec<SubnetStatus> {
+        let allowed = self.discovered();
+        let facts = self.subnets.reading.iter().flat_map(|reading| &reading.subnets);
+        facts
+            .map(|fact| SubnetStatus {
+                id: fact.id.clone(),
+                free: fact.free,
+                access: if allowed.contains(&fact.id) {
+                    SubnetAccess::ForPods
+                } else {
+                    SubnetAccess::Closed
+                },
+            })
+            .collect()
     }
 
     /// Whether tags close the ENI's subnet to pods.

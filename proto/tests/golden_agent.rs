@@ -88,11 +88,17 @@ fn replies_have_their_golden_bytes() {
         provisioning: "p".into(),
         safe_mode: true,
         warnings: vec!["w".into()],
+        subnets: vec![agent::Subnet {
+            id: "i".into(),
+            free: 1,
+            access: "a".into(),
+        }],
     };
     let golden = [
         &[0x08, 1, 0x12, 1, b'c', 0x1a, 1, b'd', 0x22, 0, 0x2a, 0][..],
         &[0x32, 5, 0x0a, 1, b'a', 0x10, 2],
         &[0x3a, 1, b'm', 0x42, 1, b't', 0x4a, 1, b'p', 0x50, 1, 0x5a, 1, b'w'],
+        &[0x62, 8, 0x0a, 1, b'i', 0x10, 1, 0x1a, 1, b'a'],
     ]
     .concat();
     check(&status, &golden);

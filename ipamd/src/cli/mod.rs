@@ -96,6 +96,7 @@ fn status_json(status: &GetStatusReply) -> Value {
             "role": eni.role, "subnet": eni.subnet, "prefixes": eni.prefixes, "securityGroups": eni.security_groups,
         })
     };
+    let subnet = |subnet: &proto::agent::Subnet| json!({"id": subnet.id, "free": subnet.free, "access": subnet.access});
     json!({
         "ready": status.ready,
         "cause": status.cause,
@@ -105,6 +106,7 @@ fn status_json(status: &GetStatusReply) -> Value {
         "provisioning": status.provisioning,
         "safeMode": status.safe_mode,
         "warnings": status.warnings,
+        "subnets": status.subnets.iter().map(subnet).collect::<Vec<_>>(),
         "pool": {
             "total": pool.total, "assigned": pool.assigned, "cooling": pool.cooling, "free": pool.free,
             "waiting": pool.waiting, "enisMax": pool.enis_max, "orphans": pool.orphans,

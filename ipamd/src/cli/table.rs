@@ -52,6 +52,13 @@ pub(crate) fn status(status: &GetStatusReply) -> String {
             eni.subnet,
         );
     }
+    for subnet in &status.subnets {
+        let _ = writeln!(
+            text,
+            "subnet     {:<25} {:>5} free  {}",
+            subnet.id, subnet.free, subnet.access
+        );
+    }
     let mut calls: Vec<_> = status.ec2_calls.iter().collect();
     calls.sort();
     let calls: Vec<String> = calls.iter().map(|(action, n)| format!("{action} {n}")).collect();

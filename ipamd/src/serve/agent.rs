@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ipam_core::{Eni, EniRole, Lease, LeaseState, StartMode, Status as CoreStatus};
+use ipam_core::{Eni, EniRole, Lease, LeaseState, StartMode, Status as CoreStatus, SubnetAccess, SubnetStatus};
 use proto::agent;
 use proto::agent::agent_server::Agent;
 use tokio::sync::oneshot;
@@ -51,6 +51,7 @@ impl Agent for Context {
             provisioning: self.node.pool.provisioning.to_owned(),
             safe_mode: self.node.pool.start == StartMode::Safe,
             warnings: self.node.pool.warnings.clone(),
+            subnets: status.subnets.iter().map(subnet_row).collect(),
         }))
     }
 
@@ -161,6 +162,18 @@ fn eni_row(eni: &Eni) -> agent::Eni {
         subnet: eni.subnet.to_string(),
         prefixes: small(prefixes(eni)),
         security_groups: eni.groups.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn subnet_row(subnet: &SubnetStatus) -> agent::Subnet {
+    agent::Subnet {
+        id: subnet.id.to_string(),
+        free: subnet.free,
+        access: match subnet.access {
+            SubnetAccess::ForPods => "for-pods",
+            SubnetAccess::Closed => "closed",
+        }
+        .to_owned(),
     }
 }
 

@@ -14,11 +14,13 @@ mod kills;
 mod lifecycle;
 pub(crate) mod logs;
 mod pools;
+mod provisioning;
 mod repair;
 mod restart;
 pub mod runner;
 mod runtimes;
 pub mod single;
+mod subnets;
 pub(crate) mod world;
 
 use std::time::Duration;
@@ -109,6 +111,8 @@ pub fn all() -> Vec<Scenario> {
         faults::SCENARIOS,
         kills::SCENARIOS,
         pools::SCENARIOS,
+        subnets::SCENARIOS,
+        provisioning::SCENARIOS,
         adoption::SCENARIOS,
         restart::SCENARIOS,
         lifecycle::SCENARIOS,

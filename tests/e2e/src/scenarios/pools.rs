@@ -182,6 +182,6 @@ fn switched_on_and_off(bench: &Bench) -> Result<()> {
     check_distinct(&all)?;
     world.check_mesh(&all)?;
     world.remove(&all)?;
-    world.wait_for_quiet()?;
+    world.wait_for_pool(NODE, "no prefix is left", |pool| pool["prefixes"] == 0)?;
     world.finish()
 }
