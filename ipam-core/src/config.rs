@@ -103,6 +103,8 @@ pub struct Timers {
     pub eni_minimum_life: Duration,
     /// EC2's views may lag this far behind its answers (tail 5 s).
     pub settle: Duration,
+    /// What IMDS shows may lag this far behind EC2 (half a minute was seen).
+    pub imds_lag: Duration,
     /// Two views that both miss something must lie this far apart before it is forgotten.
     pub confirm_gap: Duration,
     /// Age of a lease below which a missing sandbox proves nothing; longer than the plugin's ADD deadline of 35 s.
@@ -140,6 +142,7 @@ impl Default for Timers {
             eni_idle: secs(600),
             eni_minimum_life: secs(60),
             settle: secs(5),
+            imds_lag: secs(60),
             confirm_gap: secs(30),
             sweep_grace: secs(60),
             sweep_gap: secs(10),

@@ -16,8 +16,6 @@ use crate::eni::Eni;
 use crate::event::{ImdsView, Scope};
 use crate::imds_only::Reads;
 
-/// IMDS may lag this far behind EC2 (half a minute was seen).
-const LAG: Duration = Duration::from_secs(60);
 /// Views in a row that must differ.
 const AGREEING: u32 = 2;
 /// Pause after a look at EC2 that IMDS led to; doubles while EC2 contradicts it.
@@ -68,7 +66,7 @@ impl Core {
 
     /// ENIs that something was done to lately have no say.
     fn judge_imds(&self, said: &Books, now: BootTime) -> Verdict {
-        let rests = |at: BootTime| at == BootTime::default() || now >= at.after(LAG);
+        let rests = |at: BootTime| at == BootTime::default() || now >= at.after(self.config.timers.imds_lag);
         let is_quiet = |eni: &Eni| eni.ec2_op.is_none() && rests(eni.changed_at) && eni.attachment.is_some();
         let differs = |eni: &Eni| match said.get(&eni.mac) {
             None => eni.missing_since.is_none(),

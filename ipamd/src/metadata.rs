@@ -65,7 +65,12 @@ impl Metadata {
 
     /// Ranges of the subnets of all ENIs: masks and gateways follow from them. The MACs that were seen.
     async fn learn_subnets(&self) -> BTreeSet<MacAddress> {
-        let enis = match self.imds.enis().await {
+        // A kept connection that was closed meanwhile fails once.
+        let read = match self.imds.enis().await {
+            Err(error) if error.is_transient() => self.imds.enis().await,
+            done => done,
+        };
+        let enis = match read {
             Ok(enis) => enis,
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "ranges of other subnets not read");

@@ -49,7 +49,7 @@ impl Agent for Context {
             mode: self.node.pool.mode.to_owned(),
             target: self.node.pool.target.clone(),
             provisioning: self.node.pool.provisioning.to_owned(),
-            safe_mode: self.node.pool.start == StartMode::Safe,
+            safe_mode: status.start == StartMode::Safe,
             warnings: self.node.pool.warnings.clone(),
             subnets: status.subnets.iter().map(subnet_row).collect(),
         }))

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ipam_core::{AllocationMode, CoreConfig, Provisioning, ReqId, StartMode, WarmTarget};
+use ipam_core::{AllocationMode, CoreConfig, Provisioning, ReqId, WarmTarget};
 use ipnet::Ipv4Net;
 use proto::agent::agent_server::AgentServer;
 use proto::rpc::cni_backend_server::CniBackendServer;
@@ -83,8 +83,6 @@ pub struct PoolReply {
     pub target: String,
     /// What may be changed at EC2.
     pub provisioning: &'static str,
-    /// Whether the daemon trusts itself.
-    pub start: StartMode,
     /// What was wrong with the configuration.
     pub warnings: Vec<String>,
 }
@@ -108,7 +106,6 @@ impl PoolReply {
                 Provisioning::Disabled => "disabled",
                 Provisioning::ImdsOnly => "imds-only",
             },
-            start: core.start,
             warnings: warnings.to_vec(),
         }
     }
