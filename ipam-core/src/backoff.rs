@@ -14,9 +14,9 @@ use crate::side_file::{BudgetRow, boot, millis};
 /// A refill waits so many times longer after a refusal than a call that a pod waits for.
 const REFILL_FACTOR: u32 = 10;
 
-/// First wait after a missing permission, while a pod waits and otherwise; both double.
+/// First wait after a missing permission, or at a limit of the account, while a pod waits and otherwise; both double.
 const DENIED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(60));
-/// Longest such waits: an operator who has granted it looks for the effect.
+/// Longest such waits: an operator who has changed it looks for the effect.
 const DENIED_MAX: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(1800));
 
 /// Time between calls of one kind, when all is well.
@@ -123,7 +123,8 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) fn refused(&mut self, refusal: Refusal, now: BootTime, timers: &Timers, jitter: &mut Jitter) {
-        let (starving, refill) = if refusal == Refusal::Denied {
+        let is_for_long = matches!(refusal, Refusal::Denied | Refusal::LimitReached);
+        let (starving, refill) = if is_for_long {
             let grown = |(first, _), (longest, _)| doubled(first, self.refusals, longest);
             let swap = |(a, b)| (b, a);
             (

@@ -11,6 +11,7 @@ use crate::core::{Core, OpState};
 use crate::eni::EniPhase;
 use crate::event::{Placement, Refusal};
 use crate::growth::Room;
+use crate::pool::Supply;
 
 /// The codes, for alerts and dashboards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,7 +167,7 @@ impl Core {
                 None => NextTry::Never,
             },
         };
-        let (code, call) = self.cause_code(supply.cooling);
+        let (code, call) = self.cause_code(supply);
         let subnet = self
             .short_subnet()
             .map(|(id, _, free)| ShortSubnet { id: id.clone(), free });
@@ -187,10 +188,10 @@ impl Core {
     }
 
     /// The code, and the refused call where one is to blame: what keeps the next step from happening, in the order of the steps.
-    fn cause_code(&self, cooling: u32) -> (CauseCode, Option<&'static str>) {
+    fn cause_code(&self, supply: Supply) -> (CauseCode, Option<&'static str>) {
         let describe_failed = refusal_of(&self.backoffs.describe, "DescribeNetworkInterfaces");
-        let growing = self.ops.values().any(|record| record.state == OpState::InFlight);
-        let resting = (cooling > 0).then_some((CauseCode::Cooling, None));
+        let growing = supply.arriving > 0 || self.ops.values().any(|record| record.state == OpState::InFlight);
+        let resting = (supply.cooling > 0).then_some((CauseCode::Cooling, None));
         let stuck = self.stuck_eni();
         let of_growth = || self.short_of_addresses().or_else(|| self.refused_growth());
         if self.outbox.is_failing() {
@@ -201,6 +202,7 @@ impl Core {
         }
         let blamed = match self.room() {
             _ if stuck.is_some() => stuck,
+            None if supply.arriving > 0 => None,
             None => resting.or_else(|| self.no_room()),
             Some(Room::NewEni) if self.subnets_for_new_eni(Need::Starving).is_empty() => {
                 Some((CauseCode::NoSubnet, None))
@@ -275,9 +277,9 @@ fn refusal_of(backoff: &Backoff, call: &'static str) -> Option<(CauseCode, Optio
         Refusal::Throttled => CauseCode::Throttled,
         Refusal::Denied => CauseCode::IamDenied,
         Refusal::SubnetFull | Refusal::SubnetFragmented => CauseCode::SubnetFull,
+        Refusal::LimitReached => CauseCode::EniLimit,
         Refusal::Unavailable
         | Refusal::Other
-        | Refusal::LimitReached
         | Refusal::Gone
         | Refusal::Conflict
         | Refusal::LinkMissing

@@ -8,6 +8,7 @@
 
 mod adds;
 mod budgets;
+mod causes;
 mod dels;
 mod draining;
 mod enis;
