@@ -15,6 +15,7 @@ use crate::eni::{Backing, EniPhase};
 use crate::event::{EniRole, Scope};
 use crate::ipam_file::{self, Decoded, FileLease, RestoreError};
 use crate::lease::{Lease, LeaseState};
+use crate::orphans::may_house;
 use crate::outbox::Outbox;
 use crate::side_file::{self, LeaseRow, SideSource, SideState};
 use crate::{BootTime, Generation, Now};
@@ -239,16 +240,20 @@ impl Core {
             let row = rows.iter().find(|row| row.address == lease.address);
             // The clock may have been set since the grant, so its age is not known: its plugin may still be at work.
             let since = row.map_or(now.boot, |row| row.since);
-            let home = self.pool.find_home(lease.address).map(|eni| (eni.device, eni.table()));
+            let home = self.pool.find_home(lease.address).filter(|eni| may_house(eni));
+            let home = home.map(|eni| (eni.id.clone(), eni.device, eni.table()));
             let draining = row.is_some_and(|row| row.state == LeaseState::Draining);
             let state = match home {
                 _ if draining => LeaseState::Draining,
                 Some(_) => LeaseState::Granted,
                 None => LeaseState::Orphan,
             };
-            if let Some(state) = self.pool.address_mut(lease.address) {
+            if let Some((id, ..)) = &home {
+                let state = self.pool.address_mut(lease.address).expect("its home was just found");
                 *state = AddressState::Leased(lease.key.clone());
+                self.keep_in_service(id);
             }
+            let home = home.map(|(_, device, table)| (device, table));
             let (device, table) = home.unwrap_or((vpc_types::DeviceNumber::PRIMARY, vpc_types::RouteTableId::MAIN));
             let restored = Lease {
                 key: lease.key.clone(),

@@ -6,7 +6,9 @@ use std::net::Ipv4Addr;
 
 use vpc_types::{EniId, IpamKey};
 
+use crate::OpId;
 use crate::action::Work;
+use crate::address::AddressState;
 use crate::block::Block;
 use crate::core::Core;
 use crate::event::EniRole;
@@ -69,6 +71,22 @@ pub enum Violation {
         /// The limit.
         limit: u16,
     },
+    /// I2: a pod's address is on its way out with its ENI.
+    #[error("I2: {eni} is leaving with {leased} leased addresses")]
+    LeavesWithLeases {
+        /// The ENI.
+        eni: EniId,
+        /// Leased addresses on it.
+        leased: usize,
+    },
+    /// An address waits for the end of a call that does not concern it, and so for ever.
+    #[error("{address} waits for the release {op}, which is not under way for it", op = op.0)]
+    ReleaseMissing {
+        /// The address.
+        address: Ipv4Addr,
+        /// The call.
+        op: OpId,
+    },
     /// Two operations of one kind on one ENI.
     #[error("{eni} has more than one EC2 operation under way")]
     TwoMutations {
@@ -85,6 +103,8 @@ pub(crate) fn check(core: &Core) -> Result<(), Violation> {
     no_address_is_on_two_enis(&marks)?;
     no_eni_exceeds_its_slots(core)?;
     no_growth_exceeds_the_enis_of_the_instance(core)?;
+    no_eni_leaves_with_leases(core)?;
+    every_release_is_under_way(core)?;
     one_mutation_per_eni(core)
 }
 
@@ -220,6 +240,50 @@ fn one_mutation_per_eni(core: &Core) -> Result<(), Violation> {
             && eni.ec2_op != Some(*op)
         {
             return Err(Violation::TwoMutations { eni: eni.id.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn no_eni_leaves_with_leases(core: &Core) -> Result<(), Violation> {
+    for eni in core.pool.enis.values().filter(|eni| !eni.phase.is_arriving_or_ready()) {
+        let leased = eni.leased();
+        if leased > 0 {
+            return Err(Violation::LeavesWithLeases {
+                eni: eni.id.clone(),
+                leased,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Only blocks that withhold something are worth a look at their addresses.
+fn every_release_is_under_way(core: &Core) -> Result<(), Violation> {
+    for eni in core.pool.enis.values() {
+        for (allocation, block) in eni.blocks.iter().filter(|(_, block)| block.tally().withheld() > 0) {
+            for (address, state) in block {
+                let AddressState::Releasing(op) = state else { continue };
+                let under_way = core.ops.get(op).is_some_and(|record| match &record.work {
+                    Work::ReleaseAddresses { eni: of, allocations } => {
+                        *of == eni.id && allocations.contains(allocation)
+                    }
+                    Work::CreateEni { .. }
+                    | Work::Attach { .. }
+                    | Work::DeleteOnTermination { .. }
+                    | Work::AllocateAddresses { .. }
+                    | Work::SetGroups { .. }
+                    | Work::Detach { .. }
+                    | Work::DeleteEni { .. }
+                    | Work::SetupEni { .. }
+                    | Work::TeardownEni { .. }
+                    | Work::ClearPodState { .. } => false,
+                });
+                if !under_way {
+                    let (address, op) = (*address, *op);
+                    return Err(Violation::ReleaseMissing { address, op });
+                }
+            }
         }
     }
     Ok(())

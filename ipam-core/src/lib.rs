@@ -7,6 +7,7 @@
 //! Invariants (see ARCHITECTURE.md): no address is leased twice, and what was replied had been persisted (I1); none is
 //! leased or given back while it rests or shows life (I2); leases whose address is out of view are kept (I4).
 
+mod aborts;
 mod action;
 mod add;
 mod address;
@@ -46,6 +47,7 @@ mod time;
 mod usage;
 mod views;
 
+pub use aborts::AbortHistory;
 pub use action::{Action, Grant, Note, Outcome, Owner, Want, Work};
 pub use address::{AddressKind, AddressState};
 pub use cause::{Cause, CauseCode, NextTry, ShortSubnet};

@@ -87,7 +87,7 @@ impl Core {
         let is_unwanted =
             attached >= usize::from(limit) || (self.condition.life == Life::Leaving && self.waiting.is_empty());
         if eni.ec2_op.is_none() && is_unwanted {
-            self.let_go(&eni.id);
+            self.let_go(&eni.id, now);
             return;
         }
         if self.may_call(eni, now, |backoffs| &backoffs.attach, self.need()) {
@@ -213,7 +213,7 @@ impl Core {
     /// The instance has no slot left, whatever the table says: remember that for a while, let the ENI go, and look: somebody
     /// may have attached one that we do not know.
     pub(crate) fn no_slot_for(&mut self, id: &EniId, now: BootTime) {
-        self.let_go(id);
+        self.let_go(id, now);
         self.max_enis = self.pool.enis_on_instance().max(1);
         self.slot_refusals = (self.slot_refusals + 1).min(SLOT_REFUSALS_MAX);
         let pause = SLOT_PAUSE * 2u32.pow(self.slot_refusals - 1);
@@ -246,9 +246,14 @@ impl Core {
     }
 
     /// An ENI that is not attached has no place here: it is deleted next.
-    pub(crate) fn let_go(&mut self, id: &EniId) {
+    pub(crate) fn let_go(&mut self, id: &EniId, now: BootTime) {
         if let Some(eni) = self.pool.enis.get_mut(id) {
             eni.phase = EniPhase::Detached;
+            // A lease may have found its address on it; where nothing is attached no pod can use it.
+            for (_, state) in eni.addresses_mut().filter(|(_, state)| state.key().is_some()) {
+                *state = AddressState::Missing { since: now };
+            }
+            self.rehome_leases();
             self.outbox.bump();
             self.note_eni(id, "no slot");
         }

@@ -245,7 +245,7 @@ impl Core {
             (_, Refusal::SubnetFull | Refusal::SubnetFragmented) => self.subnet_refused(work, refusal, now),
             (Work::CreateEni { .. }, Refusal::Conflict | Refusal::Gone) => self.creation_refused(refusal, now),
             // Somebody deleted it while it waited.
-            (Work::Attach { eni, .. }, Refusal::Gone) if self.is_settled_in(eni, now) => self.let_go(eni),
+            (Work::Attach { eni, .. }, Refusal::Gone) if self.is_settled_in(eni, now) => self.let_go(eni, now),
             (Work::Attach { eni, .. }, Refusal::LimitReached) => self.no_slot_for(eni, now),
             (Work::Attach { eni, .. }, Refusal::Conflict) => {
                 // Another ENI may have the slot: the next try takes one that nobody is known to have.

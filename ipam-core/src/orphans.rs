@@ -52,7 +52,7 @@ impl Core {
     }
 
     /// An ENI that was about to leave turns out to carry a pod.
-    fn keep_in_service(&mut self, id: &EniId) {
+    pub(crate) fn keep_in_service(&mut self, id: &EniId) {
         let eni = self.pool.enis.get_mut(id).expect("the caller found it in the pool");
         if matches!(eni.phase, EniPhase::Retiring | EniPhase::TornDown) {
             eni.phase = EniPhase::Attached;
@@ -86,7 +86,7 @@ impl Core {
 }
 
 /// Whether a lease may stand on this ENI: not while it is out of view, nor once a call that takes it away may be under way.
-fn may_house(eni: &Eni) -> bool {
+pub(crate) fn may_house(eni: &Eni) -> bool {
     let leaves = matches!(eni.phase, EniPhase::Retiring | EniPhase::TornDown) && eni.ec2_op.is_some();
     eni.missing_since.is_none() && !leaves && eni.phase != EniPhase::Detached
 }
