@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::BootTime;
 use crate::backoff::{Jitter, Need};
-use crate::config::{AllocationMode, NodeFacts, Provisioning};
+use crate::config::{AllocationMode, NodeFacts, Provisioning, StartMode};
 use crate::core::Core;
 use crate::event::{EniRole, Life, Placement, Refusal, Scheduling, Scope};
 use crate::targets::Missing;
@@ -55,7 +55,10 @@ impl Core {
 
     /// Whether EC2 may be asked for this.
     pub(crate) fn may_view(&self, scope: Scope) -> bool {
+        let safe = self.config.start == StartMode::Safe;
         match (self.config.provisioning, scope) {
+            // What is left behind waits for a run that may delete it; the wish stays on file until then.
+            (Provisioning::Full, Scope::OwnAvailable | Scope::Leaked) if safe => false,
             (Provisioning::Full, _) | (_, Scope::Attached) | (Provisioning::Disabled, Scope::Subnets) => true,
             (Provisioning::Disabled, Scope::OwnAvailable | Scope::Leaked) => false,
             (Provisioning::ImdsOnly, Scope::Subnets | Scope::OwnAvailable | Scope::Leaked) => false,

@@ -51,7 +51,7 @@ pub(crate) struct LeakWatch {
 
 impl Core {
     pub(crate) fn plan_leaks(&mut self, now: BootTime) {
-        let sweeps = self.config.leak_sweep == LeakSweep::On && self.may_change_ec2() && self.takes_part();
+        let sweeps = self.config.leak_sweep == LeakSweep::On && self.may_view(Scope::Leaked) && self.takes_part();
         if !sweeps || self.condition.life == Life::Leaving {
             return;
         }

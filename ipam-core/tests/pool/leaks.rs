@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ipam_core::{EniFact, LeakSweep, OpOutcome, Provisioning, Refusal, Scope, WallTime, Work};
+use ipam_core::{EniFact, LeakSweep, OpOutcome, Provisioning, Refusal, Scope, StartMode, WallTime, Work};
 
 use crate::node::{Node, config, eni, warm};
 
@@ -118,13 +118,14 @@ fn thread_1825_few_nodes_of_a_large_cluster_look() {
 
 #[test]
 fn nobody_looks_where_it_is_off_or_nothing_may_be_changed() {
-    for (sweep, provisioning) in [
-        (LeakSweep::Off, Provisioning::Full),
-        (LeakSweep::On, Provisioning::Disabled),
-        (LeakSweep::On, Provisioning::ImdsOnly),
+    for (sweep, provisioning, start) in [
+        (LeakSweep::Off, Provisioning::Full, StartMode::Normal),
+        (LeakSweep::On, Provisioning::Disabled, StartMode::Normal),
+        (LeakSweep::On, Provisioning::ImdsOnly, StartMode::Normal),
+        (LeakSweep::On, Provisioning::Full, StartMode::Safe),
     ] {
         let mut config = config(warm(0));
-        (config.leak_sweep, config.provisioning) = (sweep, provisioning);
+        (config.leak_sweep, config.provisioning, config.start) = (sweep, provisioning, start);
         let mut node = Node::started(config, vec![eni(0, &[10])]);
         node.pass(3.0 * DAY);
         assert!(sweeps(&node).is_empty());

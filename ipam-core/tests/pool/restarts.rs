@@ -154,3 +154,24 @@ fn a_finished_look_for_half_made_enis_is_on_file() {
     node.pass(61.0);
     assert!(!to_come(&node), "a restart would look again");
 }
+
+#[test]
+fn safe_mode_leaves_the_look_for_half_made_enis_to_the_next_run() {
+    let start = Duration::from_secs(1_000);
+    let mut safe = config(warm(0));
+    safe.start = ipam_core::StartMode::Safe;
+    let (core, _) = Core::restore(safe, &StoredFiles::default(), times(start)).unwrap();
+    let mut node = Node::with(core, vec![eni(0, &[10, 11])], start);
+    let looked = |node: &Node| {
+        node.looks
+            .iter()
+            .any(|(_, scope)| *scope == ipam_core::Scope::OwnAvailable)
+    };
+    node.tell(ipam_core::Event::Tick);
+    node.pass(3_600.0);
+    assert!(!looked(&node));
+    let files = node.files.clone();
+    let mut node = node.restarted(config(warm(0)), &files, PAUSE);
+    node.pass(100.0);
+    assert!(looked(&node));
+}
