@@ -263,6 +263,9 @@ impl Core {
                 _,
                 Refusal::Throttled | Refusal::Unavailable | Refusal::LimitReached | Refusal::Denied | Refusal::Other,
             ) => {
+                if refusal == Refusal::Other {
+                    self.prefixes_refused(work, now);
+                }
                 if let Some(backoff) = self.backoffs.of(work) {
                     backoff.refused(refusal, now, &self.config.timers, &mut self.jitter);
                 }

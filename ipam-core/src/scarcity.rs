@@ -14,6 +14,9 @@ use crate::event::Refusal;
 /// Single addresses instead of prefixes for so long: blocks become free at the pace at which pods of other nodes end.
 const PREFIX_PAUSE: Duration = Duration::from_secs(600);
 
+/// So often that pause doubles: the last one is ten hours.
+const PREFIX_DOUBLINGS: u32 = 6;
+
 /// Longest pause of a refill, in first pauses: 120 s grow to 10 min, and to 32 min where a reading said that nothing is left.
 const PAUSES_MAX: u32 = 5;
 const PAUSES_MAX_EMPTY: u32 = 16;
@@ -60,6 +63,8 @@ pub(crate) struct Scarcity {
     addresses_at_most: Option<u16>,
     prefixes_at_most: Option<u16>,
     singles_until: Option<BootTime>,
+    /// Refusals of a single prefix since the last one that was given.
+    prefix_refusals: u32,
     shortage: Option<Shortage>,
     /// Whether the last reading showed nothing at all.
     is_empty: bool,
@@ -121,7 +126,7 @@ impl Scarcity {
                 // for it.
                 self.prefixes_at_most = Some((count / 4).max(1));
                 if count <= 1 {
-                    self.singles_until = Some(now.after(jitter.around(PREFIX_PAUSE)));
+                    self.do_without_prefixes(now, jitter);
                 }
                 let pause = jitter.around(timers.refill_delay);
                 self.refill_not_before = self.refill_not_before.max(now.after(pause));
@@ -131,6 +136,14 @@ impl Scarcity {
                 self.pause(now, timers, jitter);
             }
         }
+    }
+
+    /// Single addresses have to do for a while: for longer each time, so that a node in a subnet that never has a free block, or
+    /// on an instance type that takes none, falls silent.
+    pub(crate) fn do_without_prefixes(&mut self, now: BootTime, jitter: &mut Jitter) {
+        let pause = PREFIX_PAUSE * (1 << self.prefix_refusals.min(PREFIX_DOUBLINGS));
+        self.singles_until = Some(now.after(jitter.around(pause)));
+        self.prefix_refusals = self.prefix_refusals.saturating_add(1);
     }
 
     /// Doubles while only the warm target wants it, so that a node that can never reach its target falls silent; short while a
@@ -167,7 +180,10 @@ impl Scarcity {
     pub(crate) fn served(&mut self, want: Want) {
         let at_most = match want {
             Want::Addresses(_) => &mut self.addresses_at_most,
-            Want::Prefixes(_) => &mut self.prefixes_at_most,
+            Want::Prefixes(_) => {
+                self.prefix_refusals = 0;
+                &mut self.prefixes_at_most
+            }
         };
         *at_most = at_most
             .map(|count| count.saturating_mul(2))

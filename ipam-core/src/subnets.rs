@@ -395,6 +395,18 @@ impl Core {
         }
     }
 
+    /// EC2 refused prefixes for a reason of its own: perhaps the instance type takes none. Single addresses have to do.
+    pub(crate) fn prefixes_refused(&mut self, work: &Work, now: BootTime) {
+        let Some(subnet) = self
+            .subnet_of(work)
+            .filter(|_| matches!(work.want(), Some(Want::Prefixes(1..))))
+        else {
+            return;
+        };
+        let known = self.subnets.scarcity.entry(subnet).or_default();
+        known.do_without_prefixes(now, &mut self.jitter);
+    }
+
     fn subnet_of(&self, work: &Work) -> Option<SubnetId> {
         if let Work::CreateEni { subnet, .. } = work {
             return Some(subnet.clone());

@@ -144,3 +144,33 @@ fn targets_that_were_set_hold_in_a_scarce_subnet_too() {
             .all(|work| !matches!(work, Work::ReleaseAddresses { .. }))
     );
 }
+
+#[test]
+fn an_instance_that_takes_no_prefix_gets_single_addresses_and_falls_silent() {
+    let mut node = Node::started(prefixes(warm(2)), vec![eni(0, &[])]);
+    let req = node.add("a");
+    let mut asked = 0;
+    for round in 0..2_000 {
+        let pause = if round < 60 { 1.0 } else { 60.0 };
+        node.pass(pause);
+        // Something stirs now and then, as a look at IMDS would.
+        node.tell(Event::Tick);
+        for (op, work) in std::mem::take(&mut node.runs) {
+            match work {
+                Work::AllocateAddresses {
+                    want: ipam_core::Want::Addresses(count),
+                    ..
+                } => {
+                    let addresses: Vec<u8> = (10..10 + u8::try_from(count).unwrap()).collect();
+                    node.allocate(op, &addresses);
+                }
+                _ => {
+                    asked += u32::from(round > 1_000);
+                    node.outcome(op, ipam_core::OpOutcome::Refused(ipam_core::Refusal::Other));
+                }
+            }
+        }
+    }
+    assert!(node.granted(req).is_some());
+    assert!(asked <= 2, "{asked} further tries within sixteen hours");
+}
