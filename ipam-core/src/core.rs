@@ -13,7 +13,7 @@ use crate::action::{Action, Note, Work};
 use crate::backoff::{Backoffs, Jitter};
 use crate::config::{CoreConfig, StartMode, SubnetChoice};
 use crate::eni::{Eni, EniPhase};
-use crate::event::{Event, KernelView, NodeCondition, Placement, Scope};
+use crate::event::{EniRole, Event, KernelView, NodeCondition, Placement, Scope};
 use crate::groups::GroupWatch;
 use crate::imds::Hints;
 use crate::invariant::Violation;
@@ -325,6 +325,12 @@ impl Core {
     /// The device of an ENI in service went without our doing: EC2 knows why.
     fn link_gone(&mut self, mac: MacAddress, now: BootTime) {
         self.links.remove(&mac);
+        for eni in self.pool.enis.values_mut().filter(|eni| eni.mac == mac) {
+            if eni.phase == EniPhase::Ready && eni.role != EniRole::Primary {
+                // Its routes went with the device: no grants until it is back and set up again.
+                eni.phase = EniPhase::Attached;
+            }
+        }
         if self
             .pool
             .enis()

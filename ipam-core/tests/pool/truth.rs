@@ -268,3 +268,16 @@ fn a_prefix_that_others_took_away_may_come_back_as_single_addresses() {
     assert_eq!(states, [Allocation::Ip(ip(5))]);
     assert_eq!(node.core.pool().lease(&key("a")).unwrap().state, LeaseState::Orphan);
 }
+
+#[test]
+fn an_eni_whose_device_is_gone_gives_no_address_until_it_is_back() {
+    let mut node = Node::started(config(warm(0)), vec![eni(0, &[]), eni(1, &[20, 21])]);
+    let mac = eni(1, &[]).mac;
+    node.kernel.macs.remove(&mac);
+    node.tell(ipam_core::Event::LinkGone { mac });
+    let req = node.add("a");
+    assert_eq!(node.granted(req), None, "its routes went with the device");
+    node.kernel.macs.insert(mac);
+    node.tell(ipam_core::Event::LinkAppeared { mac });
+    assert_eq!(node.granted(req), Some(ip(20)));
+}
