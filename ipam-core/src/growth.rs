@@ -8,7 +8,7 @@ use crate::add::count;
 use crate::backoff::Need;
 use crate::config::{AllocationMode, Provisioning, WarmTarget};
 use crate::core::{Core, OpState};
-use crate::eni::Eni;
+use crate::eni::{Backing, Eni};
 use crate::pool::{Counted, Sums};
 use crate::shrink::LOT;
 use crate::subnets::{ALL_SLACK, Ask};
@@ -317,7 +317,8 @@ impl Core {
     /// them the fullest, so that others drain.
     fn growable(&self, missing: u32, now: BootTime) -> Vec<vpc_types::EniId> {
         // EC2 takes requests for an ENI that is on its way, too.
-        let comes = |eni: &Eni| eni.is_arriving() && eni.is_open() && now < eni.known_since.after(ARRIVING_MAX);
+        let is_recent = |eni: &Eni| now < eni.known_since.after(ARRIVING_MAX);
+        let comes = |eni: &Eni| eni.is_arriving() && eni.is_open() && eni.backing == Backing::Sure && is_recent(eni);
         let open = |eni: &&Eni| (eni.serves() || comes(eni)) && eni.ec2_op.is_none() && eni.not_before <= now;
         let slots = match self.config.mode {
             AllocationMode::Addresses => small(missing),

@@ -14,7 +14,7 @@ use crate::address::AddressState;
 use crate::backoff::{self, Need};
 use crate::config::StartMode;
 use crate::core::{Core, OpState};
-use crate::eni::{Eni, EniPhase};
+use crate::eni::{Backing, Eni, EniPhase};
 use crate::event::{AttachmentState, Ec2View, EniFact, EniRole, OnTermination, Refusal, Scope, ViewSource};
 use crate::mutant::defective;
 use crate::{BootTime, Now, OpId};
@@ -268,6 +268,17 @@ impl Core {
             }
             (Work::ReleaseAddresses { eni, allocations }, None) => {
                 self.addresses_kept(eni, allocations, &AddressState::Free { since: now });
+            }
+            // Not attached, so not in the view: what it has is known once it is attached and shown.
+            (Work::AllocateAddresses { eni, .. }, None) => {
+                if let Some(eni) = self
+                    .pool
+                    .enis
+                    .get_mut(eni)
+                    .filter(|eni| eni.phase == EniPhase::Available)
+                {
+                    eni.backing = Backing::HearsayOnly;
+                }
             }
             (Work::Detach { eni, .. }, None) => self.eni_detached(eni, now),
             (Work::Detach { eni, .. }, Some(fact)) => {
