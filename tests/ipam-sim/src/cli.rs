@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
+use crate::load::Hour;
 use crate::shrink::kind;
 use crate::{Allowed, Coverage, Failure, Fault, Logging, Plan, Stroke, quiet_panics, run, shrink};
 
@@ -109,6 +110,7 @@ impl Args {
 struct Totals {
     seeds: u64,
     steps: u64,
+    peak: Hour,
     violations: u64,
     /// Seeds by kind of failure.
     kinds: BTreeMap<String, Vec<u64>>,
@@ -131,6 +133,7 @@ fn run_seeds(args: &Args) -> anyhow::Result<ExitCode> {
         let report = run(&plan, Logging::Off);
         totals.seeds += 1;
         totals.steps += report.steps;
+        totals.peak = totals.peak.max(report.peak);
         totals.coverage.merge(&report.coverage);
         if let Some(failure) = report.failure {
             totals.violations += 1;
@@ -164,6 +167,10 @@ fn sum_up(totals: &Totals, plan: &Plan, took: Duration) -> ExitCode {
     if !missing.is_empty() {
         say(&format!("too rarely exercised: {}", missing.join(", ")));
     }
+    say(&format!(
+        "busiest hour of any node: {} EC2 calls, {} throttled",
+        totals.peak.calls, totals.peak.throttled
+    ));
     let per_second = u128::from(totals.steps) * 1_000 / took.as_millis().max(1);
     say(&format!(
         "{} seeds, {} steps each in foul weather, {per_second} steps per second, {:.1} s, {} violations",

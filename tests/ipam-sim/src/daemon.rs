@@ -160,6 +160,27 @@ impl World {
 
     /// What the daemon learns by an event, for the invariants.
     fn look_at(&mut self, event: &Event) {
+        let hour = self.load.at(self.now);
+        if let Event::OpDone {
+            outcome: OpOutcome::Refused(Refusal::Throttled),
+            ..
+        }
+        | Event::DescribeFailed {
+            refusal: Refusal::Throttled,
+            ..
+        } = event
+        {
+            hour.throttled += 1;
+        }
+        if let Event::OpDone {
+            outcome: OpOutcome::Applied(_),
+            ..
+        }
+        | Event::Ec2Viewed(_)
+        | Event::SubnetsViewed(_) = event
+        {
+            hour.done += 1;
+        }
         if let Event::Ec2Viewed(view) = event {
             self.coverage.hit("source", names::of_source(view.source));
         }
@@ -325,7 +346,8 @@ impl World {
     }
 
     pub(crate) fn dump_links(&mut self, started_at: BootTime) {
-        if self.strikes(Fault::KernelViewFailure) && self.luck.chance(500) {
+        let blind = self.outages.contains(&Outage::Dumps);
+        if blind || self.strikes(Fault::KernelViewFailure) && self.luck.chance(500) {
             return self.tell(Event::KernelViewFailed);
         }
         let mut macs: BTreeSet<_> = self.kernel.links.values().copied().collect();

@@ -87,6 +87,8 @@ faults! {
     LateAbandon "late-abandon",
     /// A kernel dump fails, or lacks the primary device.
     KernelViewFailure "kernel-view-failure",
+    /// The kernel cannot be dumped for a while.
+    KernelBlind "kernel-blind",
     /// A change in the kernel is refused.
     KernelRefusal "kernel-refusal",
     /// A sandbox dies without DEL.

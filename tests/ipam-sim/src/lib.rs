@@ -16,6 +16,7 @@ mod foreign;
 mod imds;
 mod invariant;
 mod kernel;
+mod load;
 mod mishap;
 mod names;
 mod node;
@@ -35,6 +36,7 @@ mod world;
 pub use coverage::Coverage;
 pub use fate::{Allowed, Fallen, NoStroke, Origin, Stroke};
 pub use fault::Fault;
+pub use load::Hour;
 #[cfg(not(feature = "mutants"))]
 pub use run::NoMutant;
 pub use run::{Defect, Failure, Plan, Report, quiet_panics, run};

@@ -28,6 +28,8 @@ pub(crate) const DESCRIBE: &str = "Describe";
 pub(crate) enum Outage {
     /// Checkpoints cannot be written.
     Disk,
+    /// The kernel cannot be dumped.
+    Dumps,
     /// No call is permitted.
     Denied,
     /// Calls of this kind are not permitted.
@@ -45,6 +47,9 @@ impl World {
         }
         if self.strikes_rarely(Fault::DiskFull) {
             self.lasts(Outage::Disk, seconds(120, 2_400));
+        }
+        if self.strikes(Fault::KernelBlind) {
+            self.lasts(Outage::Dumps, seconds(5, 180));
         }
         if self.strikes(Fault::Denied) {
             self.lasts(Outage::Denied, seconds(1, 60));

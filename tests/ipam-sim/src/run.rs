@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::coverage::Coverage;
 use crate::fate::{Allowed, Fallen};
 use crate::fault::Fault;
+use crate::load::Hour;
 use crate::queue::Happening;
 use crate::scenario::Scenario;
 use crate::verdict;
@@ -73,6 +74,8 @@ pub struct Report {
     pub coverage: Coverage,
     /// Happenings.
     pub steps: u64,
+    /// The busiest hour.
+    pub peak: Hour,
     /// The first broken invariant.
     pub failure: Option<Failure>,
 }
@@ -127,6 +130,7 @@ pub fn run(plan: &Plan, logging: Logging) -> Report {
         log: world.log.into_iter().collect(),
     });
     Report {
+        peak: world.load.peak(),
         coverage: world.coverage,
         steps,
         failure,

@@ -26,6 +26,7 @@ pub(crate) fn all(world: &World) -> Vec<String> {
         i7_every_request_is_answered(world),
         i7_nothing_is_leaked(world),
         i6_every_eni_is_attached_and_known_or_deleted(world),
+        world.load.i9_calls_stay_below_their_ceilings(),
     ];
     verdicts.into_iter().filter_map(Result::err).collect()
 }

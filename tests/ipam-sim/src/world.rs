@@ -13,6 +13,7 @@ use crate::dice::Dice;
 use crate::fate::{Fate, Origin};
 use crate::fault::Fault;
 use crate::kernel::Kernel;
+use crate::load::Load;
 use crate::outage::Outage;
 use crate::plugin::Plugin;
 use crate::queue::{Happening, Life, Pid, Queue};
@@ -107,6 +108,7 @@ pub(crate) struct World {
     pub(crate) tokens_of: BTreeMap<OpId, String>,
     /// Tokens of creations that were asked for.
     pub(crate) tokens: BTreeSet<String>,
+    pub(crate) load: Load,
     /// EC2 calls by kind.
     pub(crate) calls: BTreeMap<&'static str, u64>,
     pub(crate) core_events: u64,
@@ -174,6 +176,7 @@ impl World {
             limit_refusals: 0,
             tokens_of: BTreeMap::new(),
             tokens: BTreeSet::new(),
+            load: Load::default(),
             calls: BTreeMap::new(),
             core_events: 0,
             coverage: Coverage::default(),
@@ -192,6 +195,7 @@ impl World {
     /// Counts an EC2 call.
     pub(crate) fn count_call(&mut self, kind: &'static str) {
         *self.calls.entry(kind).or_default() += 1;
+        self.load.at(self.now).calls += 1;
     }
 
     pub(crate) fn boot_time(&self) -> BootTime {
