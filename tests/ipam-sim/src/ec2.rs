@@ -384,6 +384,10 @@ pub(crate) fn class(error: &Ec2Error) -> Refusal {
     if hidden("currently in use") || hidden("already has an interface") {
         return Refusal::Conflict;
     }
+    // Too few addresses for a prefix wears this disguise.
+    if hidden("sufficient free") {
+        return Refusal::SubnetFragmented;
+    }
     if hidden("not assigned to") {
         return Refusal::Gone;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipam_core::{Grant, OpId, OpOutcome, Placement, Refusal, TrunkSlot, Work};
+use ipam_core::{Grant, OpId, OpOutcome, Placement, Refusal, SubnetChoice, TrunkSlot, Work};
 use serde_json::Value;
 use vpc_types::{Allocation, IpamKey};
 
@@ -290,7 +290,9 @@ fn i3_giving_back_needs_a_dump_newer_than_the_last_change(world: &World, work: &
 }
 
 fn i5_the_slot_of_a_trunk_stays_free(world: &World, work: &Work) -> Result<(), String> {
-    let wanted = world.scenario.trunk == TrunkSlot::Reserved && matches!(work, Work::CreateEni { .. });
+    // A repetition makes nothing new.
+    let creates = matches!(work, Work::CreateEni { token, .. } if !world.tokens.contains(token));
+    let wanted = world.scenario.trunk == TrunkSlot::Reserved && creates;
     if !wanted || world.foreign_edits > 0 || is_blind(world) {
         return Ok(());
     }
@@ -321,7 +323,9 @@ fn new_enis_go_where_tags_allow(world: &World, work: &Work) -> Result<(), String
     let Work::CreateEni { subnet, .. } = work else {
         return Ok(());
     };
-    let given = matches!(&world.placement, Placement::Given { subnet: wanted, .. } if wanted == subnet);
+    // Where tags are not looked at, nobody is told of them.
+    let unread = world.settings.subnets == SubnetChoice::PrimaryOnly && *subnet == world.subnet;
+    let given = unread || matches!(&world.placement, Placement::Given { subnet: wanted, .. } if wanted == subnet);
     let unknown = *subnet == world.subnet && !world.subnets_shown;
     // A repetition has the parameters of its first try, whatever has changed since.
     if given || unknown || world.scenario.custom || world.scenario.has(Fault::Reconfigured) || world.is_usable(subnet) {

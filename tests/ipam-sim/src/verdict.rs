@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use ipam_core::{LeakSweep, Placement, Provisioning, StartMode, TrunkSlot};
+use ipam_core::{AllocationMode, LeakSweep, Placement, Provisioning, StartMode, TrunkSlot};
 use vpc_types::{EniId, IpamKey};
 
 use crate::fault::Fault;
@@ -11,8 +11,8 @@ use crate::foreign::addresses_of;
 use crate::sandbox::Phase;
 use crate::world::World;
 
-/// Looks at subnets in a day, while a subnet in use is scarce: one in fifteen minutes.
-const SUBNET_LOOKS: u64 = 24 * 4 + 4;
+/// Looks at subnets in a day, while a subnet in use is scarce: one in fifteen minutes, less a quarter by jitter.
+const SUBNET_LOOKS: u64 = 24 * 4 * 4 / 3 + 4;
 /// Tries in a day to get from a scarce subnet what the target wants.
 const SCARCE_TRIES: u64 = 24 * 8;
 /// Looks in a day for ENIs that others left behind.
@@ -46,6 +46,30 @@ fn is_tight(world: &World) -> bool {
         .filter(|id| world.is_usable(id))
         .chain([&world.subnet]);
     used.map(free).any(|free| free < least) || world.scenario.subnet_prefix > 24 || world.scenario.custom
+}
+
+/// Whether prefixes are wanted and a subnet in use has none to give: they are asked for again now and then.
+fn lacks_prefixes(world: &World) -> bool {
+    let has_block = |id| {
+        let Some(subnet) = world.ec2.subnet(id) else {
+            return false;
+        };
+        let mut blocks = subnet
+            .cidr
+            .subnets(28)
+            .expect("a subnet is not smaller than its blocks");
+        blocks.any(|block| {
+            (0..16)
+                .map(|n| Ipv4Addr::from(u32::from(block.network()) + n))
+                .all(|address| subnet.is_free(address))
+        })
+    };
+    let mut used = world
+        .other_subnets
+        .iter()
+        .filter(|id| world.is_usable(id))
+        .chain([&world.subnet]);
+    world.settings.mode == AllocationMode::Prefixes && !used.all(has_block)
 }
 
 /// Pods for which there is room without doubt, beyond those that are there.
@@ -111,8 +135,8 @@ pub(crate) fn i7_an_idle_node_is_silent(
             "Leaked" if sweeps => LEAK_LOOKS,
             // Once a day EC2 is asked whether an IMDS that goes on contradicting it has become right.
             "Attached" if world.imds_is_wrong() => 2,
-            "Subnets" if is_tight(world) => SUBNET_LOOKS,
-            "CreateEni" | "AllocateAddresses" if is_tight(world) => SCARCE_TRIES,
+            "Subnets" if is_tight(world) || lacks_prefixes(world) => SUBNET_LOOKS + SCARCE_TRIES,
+            "CreateEni" | "AllocateAddresses" if is_tight(world) || lacks_prefixes(world) => SCARCE_TRIES,
             _ => 0,
         };
         if calls > allowed {
