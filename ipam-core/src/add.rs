@@ -9,6 +9,7 @@ use crate::cause::{Cause, CauseCode};
 use crate::core::{Core, Waiter};
 use crate::event::Scope;
 use crate::lease::{Lease, LeaseState};
+use crate::mutant::defective;
 use crate::{BootTime, Now};
 
 impl Core {
@@ -19,14 +20,14 @@ impl Core {
                 ..self.cause(waiter.since)
             };
             self.refuse(waiter, cause);
-        } else {
+        } else if self.waiting.is_empty() || !defective!(self, LoseWaiter) {
             self.waiting.push_back(waiter);
         }
     }
 
     /// A grant needs one kernel dump since the start: before it nobody knows which addresses show life.
     pub(crate) fn may_grant(&self) -> bool {
-        self.last_kernel.is_some()
+        self.last_kernel.is_some() || defective!(self, GrantBeforeDump)
     }
 
     pub(crate) fn serve_line(&mut self, now: Now) {

@@ -10,6 +10,7 @@ use crate::backoff::{Jitter, Need};
 use crate::config::{AllocationMode, NodeFacts, Provisioning, StartMode};
 use crate::core::Core;
 use crate::event::{EniRole, Life, Placement, Refusal, Scheduling, Scope};
+use crate::mutant::defective;
 use crate::targets::Missing;
 
 /// EC2 takes so many mutations of one kind per second from one account.
@@ -69,7 +70,7 @@ impl Core {
     pub(crate) fn slots_kept_free(&self) -> u16 {
         let reserved = self.config.node.trunk == crate::TrunkSlot::Reserved;
         let is_there = self.pool.enis().any(|eni| eni.role == EniRole::Trunk);
-        u16::from(reserved && !is_there)
+        u16::from(reserved && !is_there && !defective!(self, IgnoreTrunkSlot))
     }
 
     /// Whether a further ENI with prefixes may be asked for although there are slots: EC2 counts the two calls apart, and a

@@ -15,6 +15,7 @@ use crate::eni::{Backing, EniPhase};
 use crate::event::{EniRole, Scope};
 use crate::ipam_file::{self, Decoded, FileLease, RestoreError};
 use crate::lease::{Lease, LeaseState};
+use crate::mutant::{Defect, defective};
 use crate::orphans::may_house;
 use crate::outbox::Outbox;
 use crate::side_file::{self, LeaseRow, SideSource, SideState};
@@ -101,7 +102,32 @@ impl Core {
     /// pods, and the journal is kept. Where there is no side file pass an empty one: it says that files existed, so that
     /// addresses of unknown past rest once. Entries that make no sense are no error: see [`Self::file_faults`].
     pub fn restore(config: CoreConfig, files: &StoredFiles, now: Now) -> Result<(Self, Restored), RestoreError> {
-        let restored = Self::restore_from(config.clone(), files, now)?;
+        Self::restore_as(Defect::None, config, files, now)
+    }
+
+    /// The same with a defect that is there from the first moment.
+    #[cfg(feature = "mutants")]
+    pub fn restore_mutant(
+        mutant: Option<crate::Mutant>,
+        config: CoreConfig,
+        files: &StoredFiles,
+        now: Now,
+    ) -> Result<(Self, Restored), RestoreError> {
+        let defect = mutant.map_or(Defect::None, Defect::Built);
+        let (mut core, restored) = Self::restore_as(defect, config, files, now)?;
+        if let Some(mutant) = mutant {
+            core.mutate(mutant);
+        }
+        Ok((core, restored))
+    }
+
+    fn restore_as(
+        defect: Defect,
+        config: CoreConfig,
+        files: &StoredFiles,
+        now: Now,
+    ) -> Result<(Self, Restored), RestoreError> {
+        let restored = Self::restore_from(defect, config.clone(), files, now)?;
         if restored.0.check().is_ok() {
             return Ok(restored);
         }
@@ -109,11 +135,17 @@ impl Core {
             ipam_json: files.ipam_json.clone(),
             side_file: Some(Vec::new()),
         };
-        Self::restore_from(config, &unreadable, now)
+        Self::restore_from(defect, config, &unreadable, now)
     }
 
-    fn restore_from(config: CoreConfig, files: &StoredFiles, now: Now) -> Result<(Self, Restored), RestoreError> {
+    fn restore_from(
+        defect: Defect,
+        config: CoreConfig,
+        files: &StoredFiles,
+        now: Now,
+    ) -> Result<(Self, Restored), RestoreError> {
         let mut core = Self::new(config, now);
+        core.defect = defect;
         let side = files.side_file.as_deref().and_then(side_file::decode);
         if files.ipam_json.is_none() && files.side_file.is_none() {
             let half_made = now.boot.after(core.config.timers.half_made_after);
@@ -147,7 +179,8 @@ impl Core {
                 if same_boot {
                     core.backoffs.restore(&file.budgets, now.boot);
                 }
-                let vouched = same_boot && file.fingerprint == fingerprint(ipam_json) && core.file_faults.is_empty();
+                let ours = file.fingerprint == fingerprint(ipam_json) || defective!(core, TrustOldFiles);
+                let vouched = same_boot && ours && core.file_faults.is_empty();
                 if vouched {
                     rows = std::mem::take(&mut state.leases);
                 }
@@ -208,6 +241,9 @@ impl Core {
             }
         };
         for (op, work) in state.journal {
+            if defective!(self, ForgetIntents) {
+                continue;
+            }
             if work.eni().is_some_and(|id| !self.pool.enis.contains_key(id)) {
                 // Only a damaged file has such a row; what the call did is in the next view.
                 continue;

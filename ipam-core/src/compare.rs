@@ -12,6 +12,7 @@ use crate::address::AddressState;
 use crate::core::Core;
 use crate::eni::{Backing, Eni, EniPhase};
 use crate::event::{AttachmentFact, AttachmentState, EniFact, EniRole, Scope};
+use crate::mutant::defective;
 
 /// What the first look could not settle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +143,7 @@ impl Core {
     /// A known ENI that a believable view of the instance does not show.
     pub(crate) fn not_shown(&mut self, id: &EniId, started_at: BootTime, now: BootTime) {
         let timers = self.config.timers;
+        let once = defective!(self, ForgetAfterOneView);
         let eni = self.pool.enis.get_mut(id).expect("the caller found it in the pool");
         match eni.phase {
             EniPhase::Available | EniPhase::Detached => return,
@@ -152,7 +154,7 @@ impl Core {
             EniPhase::Attached | EniPhase::Ready => {}
         }
         let since = doubt_eni(eni, started_at, timers.settle);
-        if started_at >= since.after(timers.confirm_gap) {
+        if started_at >= since.after(timers.confirm_gap) || once {
             self.remove_eni(id);
             self.note_eni(id, "forgotten");
             // Somebody may have detached it only: then it is left behind, with our tag.

@@ -252,6 +252,9 @@ impl Core {
         if mutant == Mutant::ReplyBeforePersist {
             self.outbox.skip_gate = crate::outbox::Gate::Open;
         }
+        if mutant == Mutant::NoBackoff {
+            self.config.timers.backoff_start = Duration::ZERO;
+        }
     }
 
     /// Digests one event. The actions are to be run in order.

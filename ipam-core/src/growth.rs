@@ -9,6 +9,7 @@ use crate::backoff::Need;
 use crate::config::{AllocationMode, Provisioning, WarmTarget};
 use crate::core::{Core, OpState};
 use crate::eni::{Backing, Eni};
+use crate::mutant::defective;
 use crate::pool::{Counted, Sums};
 use crate::shrink::LOT;
 use crate::subnets::{ALL_SLACK, Ask};
@@ -165,6 +166,7 @@ impl Core {
         let slots = |n: u32| small(n).min(room).min(ask.at_most.unwrap_or(u16::MAX));
         match ask.kind {
             AllocationMode::Addresses => Want::Addresses(slots(addresses)),
+            AllocationMode::Prefixes if defective!(self, PrefixIsOneAddress) => Want::Prefixes(slots(addresses)),
             AllocationMode::Prefixes => Want::Prefixes(slots(addresses.div_ceil(16))),
         }
     }
@@ -182,9 +184,14 @@ impl Core {
         let sums = self.sums();
         let under_way = self.under_way();
         let passing = sums.passing.free + sums.passing.arriving;
+        let resting = if defective!(self, CoolingIsAvailable) {
+            sums.supply.cooling
+        } else {
+            0
+        };
         let stock = Stock {
             total: sums.supply.total + under_way - passing - sums.passing.cooling,
-            usable: sums.supply.free + sums.supply.arriving + under_way - passing,
+            usable: sums.supply.free + sums.supply.arriving + under_way + resting - passing,
             passing,
         };
         let unserved = Unserved {
@@ -270,7 +277,13 @@ impl Core {
     /// Addresses asked for in calls that have not ended.
     pub(crate) fn under_way(&self) -> u32 {
         let asked = self.ops.values().map(|record| match record.work {
-            Work::AllocateAddresses { want, .. } | Work::CreateEni { want, .. } => want.addresses(),
+            Work::AllocateAddresses { want, .. } | Work::CreateEni { want, .. } => {
+                if defective!(self, PrefixIsOneAddress) {
+                    u32::from(want.slots())
+                } else {
+                    want.addresses()
+                }
+            }
             Work::Attach { .. }
             | Work::DeleteOnTermination { .. }
             | Work::SetGroups { .. }

@@ -15,6 +15,7 @@ use crate::core::Core;
 use crate::eni::Eni;
 use crate::event::{ImdsView, Scope};
 use crate::imds_only::Reads;
+use crate::mutant::defective;
 
 /// Views in a row that must differ.
 const AGREEING: u32 = 2;
@@ -51,6 +52,10 @@ enum Verdict {
 
 impl Core {
     pub(crate) fn imds_viewed(&mut self, view: ImdsView, now: BootTime) {
+        #[cfg(feature = "mutants")]
+        if defective!(self, TrustImds) {
+            self.drop_what_is_not_shown(&view);
+        }
         self.imds_groups(view.groups, now);
         let primary = self.config.node.primary_mac;
         if !view.enis.iter().any(|eni| eni.mac == primary) {
@@ -120,6 +125,18 @@ impl Core {
         let of_eni = |eni: &Eni| (eni.mac, sure(eni).collect());
         let present = self.pool.enis().filter(|eni| eni.missing_since.is_none());
         present.map(of_eni).collect()
+    }
+
+    #[cfg(feature = "mutants")]
+    fn drop_what_is_not_shown(&mut self, view: &ImdsView) {
+        let shown = |address| {
+            let mut all = view.enis.iter().flat_map(|eni| &eni.allocations);
+            all.any(|one| one.addresses().any(|other| other == address))
+        };
+        self.pool.leases.retain(|_, lease| shown(lease.address));
+        for eni in self.pool.enis.values_mut() {
+            eni.blocks.retain(|allocation, _| allocation.addresses().all(shown));
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::config::StartMode;
 use crate::core::Core;
 use crate::eni::{Eni, EniPhase};
 use crate::event::{EniFact, EniRole, Life, OnTermination, Scope};
+use crate::mutant::defective;
 use crate::{BootTime, Now};
 
 /// Pause between Detach and the first Delete: EC2 refuses to delete while the attachment is on its way out.
@@ -154,8 +155,10 @@ impl Core {
             return;
         };
         // One that is in doubt is left alone: each try would put off the view that settles the doubt.
-        let wanted =
-            eni.on_termination == OnTermination::Keep && eni.role == EniRole::Managed && eni.missing_since.is_none();
+        let wanted = eni.on_termination == OnTermination::Keep
+            && eni.role == EniRole::Managed
+            && eni.missing_since.is_none()
+            && !defective!(self, NoDeleteOnTermination);
         // An ENI that outlives its instance blocks its subnet: nothing else waits for this call, and it waits for little.
         if wanted && self.may_call(eni, now, |backoffs| &backoffs.modify, Need::Starving) {
             self.start(Work::DeleteOnTermination {

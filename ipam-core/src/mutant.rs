@@ -20,6 +20,48 @@ pub enum Mutant {
     OneStrike,
     /// Drops leases whose address is out of view.
     DropOrphans,
+    /// Gives addresses back without a kernel dump newer than their last use.
+    ReleaseWithoutDump,
+    /// Gives addresses back that still rest.
+    ReleaseCooling,
+    /// Detaches an ENI without a look at its leases.
+    DetachWithLease,
+    /// Forgets an ENI that one view does not show.
+    ForgetAfterOneView,
+    /// Leaves ENIs behind when the instance ends.
+    NoDeleteOnTermination,
+    /// Repeats a creation with another token.
+    NewTokenOnRepeat,
+    /// Starts without the journal of the former run.
+    ForgetIntents,
+    /// Takes the slot that is kept for a trunk.
+    IgnoreTrunkSlot,
+    /// Counts a prefix as one address.
+    PrefixIsOneAddress,
+    /// Asks again at once after a refusal.
+    NoBackoff,
+    /// Grants before the kernel was looked at.
+    GrantBeforeDump,
+    /// Takes files for its own that another run has outdated.
+    TrustOldFiles,
+    /// Forgets a request that has to wait behind another.
+    LoseWaiter,
+    /// Counts resting addresses as free when it decides what is missing.
+    CoolingIsAvailable,
+    /// Asks for prefixes only, whatever a subnet has.
+    NeverFallBack,
+    /// Gives back what the targets ask to keep.
+    ReleaseBelowTarget,
+    /// Makes ENIs in any subnet.
+    IgnoreSubnetTags,
+    /// Digests a view again, and one that a newer one has overtaken.
+    DigestOldViews,
+    /// Judges the age of a half-made ENI by the clock alone.
+    HalfMadeByTheClock,
+    /// Drops what IMDS does not show.
+    TrustImds,
+    /// Never repeats a call of unknown outcome.
+    LateRepeat,
 }
 
 #[cfg(feature = "mutants")]
@@ -33,6 +75,27 @@ impl Mutant {
         Self::IgnoreSigns,
         Self::OneStrike,
         Self::DropOrphans,
+        Self::ReleaseWithoutDump,
+        Self::ReleaseCooling,
+        Self::DetachWithLease,
+        Self::ForgetAfterOneView,
+        Self::NoDeleteOnTermination,
+        Self::NewTokenOnRepeat,
+        Self::ForgetIntents,
+        Self::IgnoreTrunkSlot,
+        Self::PrefixIsOneAddress,
+        Self::NoBackoff,
+        Self::GrantBeforeDump,
+        Self::TrustOldFiles,
+        Self::LoseWaiter,
+        Self::CoolingIsAvailable,
+        Self::NeverFallBack,
+        Self::ReleaseBelowTarget,
+        Self::IgnoreSubnetTags,
+        Self::DigestOldViews,
+        Self::HalfMadeByTheClock,
+        Self::TrustImds,
+        Self::LateRepeat,
     ];
 }
 

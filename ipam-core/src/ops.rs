@@ -317,15 +317,20 @@ impl Core {
             .filter(|(_, record)| matches!(record.state, OpState::Unresolved { .. }) && self.will_repeat(&record.work))
             .map(|(op, record)| (*op, record.work.clone()))
             .collect();
-        for (op, work) in unresolved {
+        for (op, mut work) in unresolved {
             if self.config.start == StartMode::Safe && matches!(work, Work::DeleteEni { .. }) {
                 // Not repeated; a later run plans it anew.
                 self.end(op, &work, now);
                 continue;
             }
+            if let Work::CreateEni { token, .. } = &mut work
+                && defective!(self, NewTokenOnRepeat)
+            {
+                token.push('x');
+            }
             let backoff = self.backoffs.of(&work).copied().unwrap_or_default();
             // As long as its outcome is unknown the ENI can do nothing else.
-            if self.due(backoff.next_try(Need::Starving), now) {
+            if !defective!(self, LateRepeat) && self.due(backoff.next_try(Need::Starving), now) {
                 if let Some(backoff) = self.backoffs.of(&work) {
                     backoff.spend(now);
                     backoff.refused(Refusal::Unavailable, now, &self.config.timers, &mut self.jitter);

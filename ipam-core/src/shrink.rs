@@ -17,6 +17,7 @@ use crate::config::{AllocationMode, StartMode, WarmTarget};
 use crate::core::Core;
 use crate::eni::{Eni, EniPhase};
 use crate::event::EniRole;
+use crate::mutant::defective;
 use crate::subnets::ALL_SLACK;
 use crate::{BootTime, OpId, targets};
 
@@ -85,6 +86,9 @@ impl Core {
 
     /// Free addresses beyond what targets and the peak ask to keep.
     fn surplus(&self, peak: u32, now: BootTime) -> u32 {
+        if defective!(self, ReleaseBelowTarget) {
+            return self.pool.supply().free;
+        }
         targets::surplus(self.level(now), self.pool.supply(), peak, self.config.node.max_pods)
     }
 
@@ -99,7 +103,11 @@ impl Core {
         let candidates: Vec<EniId> = self
             .pool
             .enis()
-            .filter(|eni| is_empty(eni) && !self.routes_for_a_lease(eni))
+            .filter(|eni| {
+                let unlooked =
+                    defective!(self, DetachWithLease) && eni.role == EniRole::Managed && eni.phase == EniPhase::Ready;
+                is_empty(eni) && !self.routes_for_a_lease(eni) || unlooked
+            })
             .filter(|eni| !eni.is_open() || count_addresses(eni) <= surplus)
             .map(|e| e.id.clone())
             .collect();
@@ -215,10 +223,10 @@ impl Core {
             .collect();
         enis.sort_by_key(|eni| (eni.leased(), Reverse(eni.device)));
         let lot = |eni: &&Eni| {
-            let free = eni
-                .blocks
-                .iter()
-                .filter(|(allocation, block)| kind.is_kind_of(**allocation) && block.tally().is_free());
+            let free = eni.blocks.iter().filter(|(allocation, block)| {
+                let rests = defective!(self, ReleaseCooling) && block.tally().leased == 0;
+                kind.is_kind_of(**allocation) && (block.tally().is_free() || rests)
+            });
             let mut left = most;
             let mut allocations = Vec::new();
             for (allocation, block) in free {
@@ -281,6 +289,9 @@ impl Core {
                 return Evidence::Alive;
             }
         };
+        if defective!(self, ReleaseWithoutDump) {
+            return Evidence::Unused;
+        }
         match &self.last_kernel {
             Some(view) if view.started_at > since && view.signs.contains_key(&address) => Evidence::Alive,
             Some(view) if view.started_at > since => Evidence::Unused,

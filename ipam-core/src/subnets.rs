@@ -16,6 +16,7 @@ use crate::config::{AllocationMode, Provisioning, SubnetChoice};
 use crate::core::Core;
 use crate::eni::{Eni, Service};
 use crate::event::{EniRole, Life, Placement, Refusal, Scheduling, Scope, SubnetFact, SubnetsView};
+use crate::mutant::defective;
 pub(crate) use crate::scarcity::Ask;
 use crate::scarcity::Scarcity;
 
@@ -121,10 +122,13 @@ impl Core {
         let mode = self.config.mode;
         let known = self.subnets.scarcity.get(subnet);
         let mut ask = known.map_or_else(|| Scarcity::default().ask(mode, need), |known| known.ask(mode, need));
+        if defective!(self, NeverFallBack) {
+            ask.kind = mode;
+        }
         // A new ENI takes an address for itself.
         if let Some(free) = self.subnets.fresh_free(subnet, self.clock).filter(|free| *free <= 256) {
             let free = u16::try_from(free).unwrap_or(u16::MAX).saturating_sub(1);
-            if free < 16 {
+            if free < 16 && !defective!(self, NeverFallBack) {
                 ask.kind = AllocationMode::Addresses;
             }
             let slots = match ask.kind {
@@ -162,7 +166,10 @@ impl Core {
             None if self.subnets.fact(primary).is_some_and(closed) => Vec::new(),
             None => vec![primary.clone()],
             Some(reading) => {
-                let fits = |fact: &&SubnetFact| fact.is_for_pods(fact.id == *primary, self.config.cluster.as_deref());
+                let fits = |fact: &&SubnetFact| {
+                    defective!(self, IgnoreSubnetTags)
+                        || fact.is_for_pods(fact.id == *primary, self.config.cluster.as_deref())
+                };
                 let mut found: Vec<SubnetId> = reading
                     .subnets
                     .iter()

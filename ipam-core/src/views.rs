@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use vpc_types::{Allocation, EniId};
 
@@ -60,8 +61,9 @@ impl Core {
     }
 
     pub(crate) fn ec2_viewed(&mut self, view: &Ec2View, now: Now) {
+        let again = defective!(self, DigestOldViews);
         let wish = self.wish(view.scope);
-        if wish.newest.is_some_and(|newest| view.started_at <= newest) {
+        if !again && wish.newest.is_some_and(|newest| view.started_at <= newest) {
             // It came twice, or a newer one overtook it.
             return;
         }
@@ -316,7 +318,12 @@ impl Core {
             let Some(created) = fact.created_at else { continue };
             // The clock may have been set since: how long we have watched it counts too.
             let seen = *self.half_made.entry(fact.id.clone()).or_insert(now.boot);
-            let age = now.wall.0.saturating_sub(created.0).max(now.boot.since(seen));
+            let watched = if defective!(self, HalfMadeByTheClock) {
+                Duration::ZERO
+            } else {
+                now.boot.since(seen)
+            };
+            let age = now.wall.0.saturating_sub(created.0).max(watched);
             let creating = self
                 .ops
                 .values()

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ipam_core::{
-    Action, BootTime, Checkpoint, Core, CoreConfig, Event, KernelView, NodeFacts, Note, OpId, OpOutcome, Outcome,
-    Owner, Refusal, Restored, Work,
+    Action, BootTime, Checkpoint, Core, CoreConfig, Event, KernelView, NodeFacts, Note, Now, OpId, OpOutcome, Outcome,
+    Owner, Refusal, RestoreError, Restored, StoredFiles, Work,
 };
 use vpc_types::VethPrefix;
 
@@ -62,7 +62,7 @@ impl World {
         self.change_settings();
         let (config, now) = (self.config(), self.both_times());
         let disk = self.disk.clone();
-        let restored = catch_unwind(AssertUnwindSafe(|| Core::restore(config.clone(), &disk, now)));
+        let restored = catch_unwind(AssertUnwindSafe(|| self.restore(config.clone(), &disk, now)));
         let Ok(restored) = restored else {
             return self.violate(format!("restore panicked: {}", crate::run::last_panic()));
         };
@@ -84,29 +84,27 @@ impl World {
                 self.disk.side_file.get_or_insert_default();
                 self.memory_lost_at = Some(self.now);
                 self.forget_leases();
-                let fresh = Core::restore(config, &self.disk, now);
+                let fresh = self.restore(config, &self.disk, now);
                 fresh.expect("without ipam.json nothing is refused").0
             }
         };
         let life = self.life;
         self.note(|| format!("daemon starts, life {}", life.0));
         self.core = Some(core);
-        self.build_in_defect();
         self.subnets_shown = false;
         self.introduce_node();
         self.deliver(Event::Tick);
     }
 
     #[cfg(feature = "mutants")]
-    fn build_in_defect(&mut self) {
-        if let (Some(core), Some(mutant)) = (&mut self.core, self.defect) {
-            core.mutate(mutant);
-        }
+    fn restore(&self, config: CoreConfig, files: &StoredFiles, now: Now) -> Result<(Core, Restored), RestoreError> {
+        Core::restore_mutant(self.defect, config, files, now)
     }
 
     #[cfg(not(feature = "mutants"))]
-    fn build_in_defect(&mut self) {
+    fn restore(&self, config: CoreConfig, files: &StoredFiles, now: Now) -> Result<(Core, Restored), RestoreError> {
         assert!(self.defect.is_none(), "there are no defects without the feature");
+        Core::restore(config, files, now)
     }
 
     /// The process dies: what it had in memory is gone, what it had asked of EC2 is not.

@@ -29,6 +29,8 @@ faults! {
     CustomNetworking "custom-networking",
     /// Changes at EC2 are forbidden, or only IMDS may be read.
     OtherProvisioning "other-provisioning",
+    /// Single addresses of others are all over the subnet, and stay.
+    ForeverFragmented "forever-fragmented",
     /// Others' left-over ENIs are looked for.
     LeakSweep "leak-sweep",
     /// The kubelet admits fewer pods than the node has room for.
@@ -129,6 +131,7 @@ impl Fault {
         Self::ManySubnets,
         Self::CustomNetworking,
         Self::OtherProvisioning,
+        Self::ForeverFragmented,
         Self::LeakSweep,
         Self::MaxPods,
     ];
@@ -138,6 +141,7 @@ impl Fault {
         const RARE: &[(Fault, u32)] = &[
             (Fault::ForeignEdit, 250),
             (Fault::CustomNetworking, 80),
+            (Fault::ForeverFragmented, 150),
             (Fault::OtherProvisioning, 100),
             (Fault::TrunkReserved, 300),
             (Fault::Reconfigured, 300),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipam_core::{Grant, OpId, OpOutcome, Placement, Refusal, SubnetChoice, TrunkSlot, Work};
+use ipam_core::{Grant, OpId, OpOutcome, Placement, Refusal, SubnetChoice, TrunkSlot, Want, WarmTarget, Work};
 use serde_json::Value;
 use vpc_types::{Allocation, IpamKey};
 
@@ -62,6 +62,7 @@ impl World {
             i5_the_slot_of_a_trunk_stays_free(self, work),
             i6_a_repetition_has_its_token(self, op, work),
             new_enis_go_where_tags_allow(self, work),
+            i7_a_call_asks_for_no_more_than_can_be_used(self, work),
             foreign_enis_are_left_alone(self, work),
         ];
         verdicts
@@ -316,6 +317,28 @@ fn i6_a_repetition_has_its_token(world: &World, op: OpId, work: &Work) -> Result
         Some(former) if former != token => Err(format!("I6: {op:?} is repeated with another token")),
         Some(_) | None => Ok(()),
     }
+}
+
+/// What targets and pods could use at most, with a lot and a prefix to spare.
+fn i7_a_call_asks_for_no_more_than_can_be_used(world: &World, work: &Work) -> Result<(), String> {
+    let (Work::CreateEni { want, .. } | Work::AllocateAddresses { want, .. }) = work else {
+        return Ok(());
+    };
+    let slots = u32::from(world.scenario.slots_per_eni);
+    let target = match world.settings.target {
+        WarmTarget::Enis(warm) => {
+            (u32::from(warm) + 1) * slots * if matches!(want, Want::Prefixes(_)) { 16 } else { 1 }
+        }
+        WarmTarget::Prefixes(warm) => u32::from(warm) * 16,
+        WarmTarget::Addresses { warm, minimum } => warm.max(minimum),
+        WarmTarget::Adaptive => 8,
+    };
+    let pods = u32::try_from(world.plugins.len()).unwrap_or(u32::MAX) + world.announced;
+    let most = target + pods + 32;
+    if want.addresses() > most && !world.scenario.has(Fault::Reconfigured) {
+        return Err(format!("I7: {want:?} is asked for, {most} addresses could be used"));
+    }
+    Ok(())
 }
 
 /// Without a look at the subnets, the one of the primary ENI is the only one known.

@@ -34,7 +34,9 @@ impl World {
             self.fill_subnet();
         }
         if self.strikes(Fault::SubnetFragmented) {
-            self.fragment_subnet();
+            self.fragment_subnet(OTHERS);
+            let back = self.luck.millis(60_000, 1_800_000);
+            self.after(back, Happening::SubnetFreed);
         }
         if self.strikes_rarely(Fault::Reboot) {
             self.reboot();
@@ -64,7 +66,7 @@ impl World {
     }
 
     /// Others take one address of each block of sixteen: many are left, and none of them for a prefix.
-    fn fragment_subnet(&mut self) {
+    pub(crate) fn fragment_subnet(&mut self, whose: &str) {
         let Some(subnet) = self.ec2.subnet(&self.subnet) else {
             return;
         };
@@ -80,13 +82,11 @@ impl World {
         }
         let Some(primary) = taken.pop() else { return };
         let mut request = CreateNetworkInterface::new(self.subnet.clone());
-        request.description = OTHERS.to_owned();
+        request.description = whose.to_owned();
         request.primary = Some(primary);
         request.ipv4 = (!taken.is_empty()).then_some(Ipv4Request::Addresses(taken));
         let done = self.ec2.call_directly(self.now, &request).is_ok();
-        self.note(|| format!("others take an address of each block: {done}"));
-        let back = self.luck.millis(60_000, 1_800_000);
-        self.after(back, Happening::SubnetFreed);
+        self.note(|| format!("{whose} take an address of each block: {done}"));
     }
 
     pub(crate) fn free_subnet(&mut self) {

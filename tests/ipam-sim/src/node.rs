@@ -99,6 +99,7 @@ impl World {
     /// The scheduler bound pods to this node: they will ask in a second or two.
     pub(crate) fn announce(&mut self, pods: u32) {
         if self.core.is_some() {
+            self.announced = self.announced.max(pods);
             self.coverage.hit("view", "Demand");
             self.tell(Event::Demand { pods });
         }

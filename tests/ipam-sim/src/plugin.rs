@@ -30,6 +30,8 @@ pub(crate) struct Plugin {
     pub(crate) key: IpamKey,
     pub(crate) deadline: Duration,
     pub(crate) req: Option<ReqId>,
+    /// When the living daemon got the request.
+    pub(crate) asked_at: Option<Duration>,
     pub(crate) grant: Option<Grant>,
 }
 
@@ -43,6 +45,7 @@ impl World {
             key: key.clone(),
             deadline,
             req: None,
+            asked_at: None,
             grant: None,
         };
         self.plugins.insert(pid, plugin);
@@ -121,7 +124,8 @@ impl World {
             return self.plan_plugin(pid, step, delay);
         }
         let req = self.new_request(Some(pid));
-        self.plugins.get_mut(&pid).expect("the caller has found it").req = Some(req);
+        let waiting = self.plugins.get_mut(&pid).expect("the caller has found it");
+        (waiting.req, waiting.asked_at) = (Some(req), Some(self.now));
         let event = match plugin.verb {
             Verb::Add => Event::AddRequested {
                 req,
@@ -141,6 +145,14 @@ impl World {
     fn expire(&mut self, pid: Pid, plugin: &Plugin) {
         if plugin.grant.is_some() {
             return;
+        }
+        let unanswered = plugin.verb == Verb::Add && plugin.req.is_some() && self.core.is_some();
+        if unanswered
+            && plugin
+                .asked_at
+                .is_some_and(|at| self.now - at > ADD_SERVED + Duration::from_secs(3))
+        {
+            self.violate(format!("I7: {} got no answer, not even a refusal", plugin.key));
         }
         self.kill_plugin(pid);
         match plugin.verb {

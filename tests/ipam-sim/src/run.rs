@@ -158,6 +158,9 @@ impl Runner {
     fn foul_weather(&mut self, steps: u64) {
         let scenario = format!("{:?}", self.world.scenario);
         self.world.note(|| scenario);
+        if self.world.scenario.has(Fault::ForeverFragmented) {
+            self.world.fragment_subnet("neighbours");
+        }
         let unusual = Fault::UNUSUAL.iter().filter(|fault| self.world.scenario.may(**fault));
         unusual.for_each(|fault| self.world.coverage.fault(*fault));
         self.world.after(Duration::ZERO, Happening::Start);
@@ -187,6 +190,8 @@ impl Runner {
         self.settle(Duration::from_secs(3_600));
         self.probe();
         self.end_half();
+        self.settle(Duration::from_secs(2));
+        self.probe();
         // Peaks fall, ENIs idle and go, one after the other.
         self.settle(Duration::from_secs(4 * 3_600));
         self.idle_day();
@@ -212,8 +217,11 @@ impl Runner {
         if self.world.violation.is_some() {
             return;
         }
-        let room = verdict::room(&self.world);
-        let keys: Vec<_> = (0..room.min(3)).map(|_| self.world.new_sandbox(None)).collect();
+        // More than are free, so that the pool has to grow while addresses rest.
+        let pods = verdict::free(&self.world) + 2;
+        let keys: Vec<_> = (0..verdict::room(&self.world).min(pods).min(12))
+            .map(|_| self.world.new_sandbox(None))
+            .collect();
         self.settle(Duration::from_secs(36));
         for key in keys {
             match verdict::i7_a_pod_is_served_where_there_is_room(&self.world, &key) {

@@ -96,12 +96,18 @@ pub(crate) fn room(world: &World) -> usize {
         most
     };
     let most_pods = world.settings.max_pods.map_or(usize::MAX, |pods| pods as usize);
+    let resting = core.pool().supply().cooling as usize;
     let leased = |address| core.pool().leases().any(|lease| lease.address == address);
     let signs = world.kernel.signs();
     let blocked = signs.keys().filter(|address| !leased(**address)).count();
     reachable
         .min(most_pods)
-        .saturating_sub(core.pool().leases().count() + blocked)
+        .saturating_sub(core.pool().leases().count() + blocked + resting)
+}
+
+/// Addresses that may be granted now.
+pub(crate) fn free(world: &World) -> usize {
+    world.core.as_ref().map_or(0, |core| core.pool().supply().free as usize)
 }
 
 /// Whether this run's node may serve from all it has.

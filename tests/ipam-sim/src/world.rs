@@ -73,6 +73,8 @@ pub(crate) struct World {
     pub(crate) disk: StoredFiles,
     pub(crate) condition: NodeCondition,
     pub(crate) placement: Placement,
+    /// Largest number of pods that was announced.
+    pub(crate) announced: u32,
     /// Reads of IMDS.
     pub(crate) polls: u64,
     /// Conditions that last.
@@ -153,6 +155,7 @@ impl World {
             disk: StoredFiles::default(),
             condition: NodeCondition::default(),
             placement: Placement::default(),
+            announced: 0,
             polls: 0,
             outages: BTreeSet::new(),
             epoch: EPOCH,
