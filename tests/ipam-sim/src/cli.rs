@@ -202,6 +202,7 @@ fn report_failure(plan: &Plan, failure: &Failure, args: &Args) {
             fallen.what
         ));
     }
+    say(&format!("  {}", shown.node));
     say(&format!("  the last of its happenings, then {}", shown.text));
     let about = |line: &&String| args.about.as_ref().is_none_or(|text| line.contains(text.as_str()));
     let last: Vec<&String> = shown.log.iter().rev().filter(about).take(args.lines).collect();

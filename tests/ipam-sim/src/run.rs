@@ -61,6 +61,8 @@ pub struct Failure {
     pub step: u64,
     /// Which, and how.
     pub text: String,
+    /// The node and its settings at the end.
+    pub node: String,
     /// Strokes and acts that fell before.
     pub fallen: Vec<Fallen>,
     /// The last happenings, if they were logged.
@@ -126,6 +128,14 @@ pub fn run(plan: &Plan, logging: Logging) -> Report {
     let failure = world.violation.take().map(|text| Failure {
         step: steps,
         text,
+        node: format!(
+            "{}, {} ENIs, {} slots, subnet /{}, {:?}",
+            world.scenario.instance_type,
+            world.scenario.max_enis,
+            world.scenario.slots_per_eni,
+            world.scenario.subnet_prefix,
+            world.settings
+        ),
         fallen: std::mem::take(&mut world.fate.fallen),
         log: world.log.into_iter().collect(),
     });

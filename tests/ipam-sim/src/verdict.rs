@@ -45,31 +45,38 @@ fn is_tight(world: &World) -> bool {
         .iter()
         .filter(|id| world.is_usable(id))
         .chain([&world.subnet]);
-    used.map(free).any(|free| free < least) || world.scenario.subnet_prefix > 24 || world.scenario.custom
+    let scarce = |id| {
+        world
+            .ec2
+            .subnet(id)
+            .is_some_and(|one| one.available() * 3 < 1 << (32 - one.cidr.prefix_len()))
+    };
+    used.clone().any(scarce)
+        || used.map(free).any(|free| free < least)
+        || world.scenario.subnet_prefix > 24
+        || world.scenario.custom
 }
 
-/// Whether prefixes are wanted and a subnet in use has none to give: they are asked for again now and then.
+/// Whether prefixes are wanted and a subnet in use has hardly one to give: they are asked for again now and then.
 fn lacks_prefixes(world: &World) -> bool {
-    let has_block = |id| {
+    let has_blocks = |id| {
         let Some(subnet) = world.ec2.subnet(id) else {
             return false;
         };
-        let mut blocks = subnet
+        let blocks = subnet
             .cidr
             .subnets(28)
             .expect("a subnet is not smaller than its blocks");
-        blocks.any(|block| {
-            (0..16)
-                .map(|n| Ipv4Addr::from(u32::from(block.network()) + n))
-                .all(|address| subnet.is_free(address))
-        })
+        let is_whole = |block: &ipnet::Ipv4Net| {
+            let mut addresses = (0..16).map(|n| Ipv4Addr::from(u32::from(block.network()) + n));
+            addresses.all(|address| subnet.is_free(address))
+        };
+        // A new ENI's own address may fall into a block.
+        blocks.filter(is_whole).count() > 2
     };
-    let mut used = world
-        .other_subnets
-        .iter()
-        .filter(|id| world.is_usable(id))
-        .chain([&world.subnet]);
-    world.settings.mode == AllocationMode::Prefixes && !used.all(has_block)
+    let others = world.other_subnets.iter().filter(|id| world.is_usable(id));
+    let mut used = others.chain([&world.subnet]);
+    world.settings.mode == AllocationMode::Prefixes && !used.all(has_blocks)
 }
 
 /// Pods for which there is room without doubt, beyond those that are there.
