@@ -99,7 +99,7 @@ impl Core {
         if !self.due(rested, now) {
             return false;
         }
-        let surplus = self.surplus(peak, now);
+        let surplus = self.surplus(peak, now).saturating_sub(self.sums().passing.free);
         let candidates: Vec<EniId> = self
             .pool
             .enis()
@@ -146,6 +146,8 @@ impl Core {
         if surplus == 0 {
             return;
         }
+        // What growth does not count on cannot make others superfluous.
+        let lasting = surplus.saturating_sub(self.sums().passing.free);
         let mode = self.config.mode;
         let left_over = match mode {
             AllocationMode::Addresses => AllocationMode::Prefixes,
@@ -155,7 +157,8 @@ impl Core {
             let Some(least) = self.least_lot(kind, now) else {
                 continue;
             };
-            let mut lots = self.lots(kind, surplus, Eni::serves, now).into_iter();
+            let most = if kind == mode { lasting } else { surplus };
+            let mut lots = self.lots(kind, most, Eni::serves, now).into_iter();
             if let Some(lot) = lots.find(|lot| lot.allocations.len() >= least) {
                 self.release_if_unused(lot, now);
                 return;
