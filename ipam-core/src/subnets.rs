@@ -164,6 +164,8 @@ impl Core {
         match self.subnets.reading.as_ref().filter(|_| by_tag) {
             // Without discovery only what closes the subnet counts, if it happens to be known.
             None if self.subnets.fact(primary).is_some_and(closed) => Vec::new(),
+            // A former run knew, and this one could not read.
+            None if by_tag && self.is_primary_closed() => Vec::new(),
             None => vec![primary.clone()],
             Some(reading) => {
                 let fits = |fact: &&SubnetFact| {
@@ -183,6 +185,11 @@ impl Core {
                 found
             }
         }
+    }
+
+    fn is_primary_closed(&self) -> bool {
+        let mut primaries = self.pool.enis().filter(|eni| eni.role == EniRole::Primary);
+        primaries.any(|eni| eni.service == Service::Closed && eni.known_since < self.started_at)
     }
 
     /// Whether new ENIs may be asked for now: enough is known about the subnets, or asking took too long.
@@ -288,8 +295,9 @@ impl Core {
             EniRole::Primary if custom => Service::Closed,
             EniRole::Unmanaged | EniRole::Trunk => Service::Open,
             EniRole::Primary | EniRole::Managed | EniRole::Efa => {
-                if learning && eni.known_since < self.started_at {
-                    // What the file says.
+                let unread = self.config.subnets == SubnetChoice::ByTag && self.subnets.reading.is_none();
+                if unread && !custom && eni.known_since < self.started_at {
+                    // What the file says, as long as nobody says otherwise.
                     eni.service
                 } else if learning || self.is_excluded(eni) {
                     Service::Closed
