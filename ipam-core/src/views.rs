@@ -27,10 +27,6 @@ impl Core {
             self.wish(Scope::Attached).want(at);
         }
         for scope in Scope::ALL {
-            if scope == Scope::OwnAvailable && self.config.start == StartMode::Safe {
-                // Nothing would follow from it; the file says that the look is still to come.
-                continue;
-            }
             if !self.may_view(scope) {
                 continue;
             }
