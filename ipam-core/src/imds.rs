@@ -15,6 +15,7 @@ use crate::core::Core;
 use crate::eni::Eni;
 use crate::event::{ImdsView, Scope};
 use crate::imds_only::Reads;
+#[cfg(feature = "mutants")]
 use crate::mutant::defective;
 
 /// Views in a row that must differ.
