@@ -1,24 +1,21 @@
 //! What must be known before the first request: who the node is, what it may hold, what the files say.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use anyhow::{Context, Result};
 use cloud::{Ec2Client, ImdsClient, InstanceFacts, ReadEc2};
 use datapath::NodeConfig;
-use ipam_core::{Core, CoreConfig, LeakSweep, NodeFacts, Provisioning, Restored, StartMode, TrunkSlot};
+use ipam_core::{Core, CoreConfig, LeakSweep, NodeFacts, Provisioning, Restored, TrunkSlot};
 use ipnet::Ipv4Net;
 use vpc_types::limits::PrefixDelegation;
 use vpc_types::{InstanceLimits, NetworkCard, SubnetId};
 
 use crate::config::{Config, LeakedEnis};
 use crate::files;
-use crate::{clock, observe};
+use crate::{aborts, clock, observe};
 
 /// Requests in line at most: more pods than any node runs.
 const MAX_WAITING: usize = 1024;
-/// Identifies this boot of the kernel.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Facts about the node.
 #[derive(Debug, Clone)]
@@ -85,7 +82,7 @@ impl Node {
             provisioning: pool.provisioning,
             subnets: pool.subnets,
             leak_sweep: leak_sweep(config),
-            start: StartMode::Normal,
+            start: aborts::start_mode(&config.paths),
             cluster: config.cluster_name.clone(),
             timers: config.timers,
             node: NodeFacts {
@@ -101,7 +98,7 @@ impl Node {
             },
             veth_prefix: config.veth_prefix.clone(),
             max_waiting: MAX_WAITING,
-            boot_id: fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned(),
+            boot_id: aborts::boot_id(),
             nonce: fastrand::u64(..),
         }
     }

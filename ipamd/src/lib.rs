@@ -3,6 +3,7 @@
 //! Owns the I/O around `ipam-core`: one owner task holds the core, executors do what it asks, servers pass requests on.
 //! Invariant: no decision about addresses is made here.
 
+pub mod aborts;
 pub mod audit;
 pub mod boot;
 pub mod cli;

@@ -10,6 +10,8 @@ pub struct Paths {
     pub ipam_json: PathBuf,
     /// What a restart needs beyond the leases.
     pub side_file: PathBuf,
+    /// When the daemon aborted.
+    pub aborts: PathBuf,
     /// gRPC.
     pub socket: PathBuf,
 }
@@ -21,6 +23,7 @@ impl Paths {
         let ipam_json = join(&root, backing_store);
         Self {
             side_file: ipam_json.with_file_name("vpc-cni-state.json"),
+            aborts: ipam_json.with_file_name("vpc-cni-aborts"),
             socket: join(&root, "/var/run/aws-node/ipamd.sock"),
             ipam_json,
             root,

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use nix::time::{ClockId, clock_gettime};
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use vpc_sim::model::Action;
 
-use super::world::{NODE, SMALL, SOON, World, vpc_of};
+use super::world::{IPAM_JSON, NODE, SHRINKING, SMALL, SOON, World, vpc_of};
 use super::{Bench, Scenario};
 use crate::node::Daemon;
 use crate::wait;
@@ -28,6 +30,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         successor,
     ),
     Scenario::new("a socket file left by a dead daemon is taken over", stale_socket),
+    Scenario::new(
+        "after three aborts in a row the daemon serves pods and gives nothing back",
+        safe_mode,
+    ),
     Scenario::new("a second daemon gives up while the first one serves", second_gives_up).slow(),
 ];
 
@@ -135,5 +141,29 @@ fn second_gives_up(bench: &Bench) -> Result<()> {
     world.remove(&pods)?;
     let pods = world.add(NODE, "next", 2)?;
     world.check_mesh(&pods)?;
+    world.finish()
+}
+
+/// The history says that the daemon aborted three times within a second, just now.
+fn safe_mode(bench: &Bench) -> Result<()> {
+    let mut world = World::prepare(bench, vpc_of(1, SMALL), SHRINKING, &[])?;
+    let history = world.node(NODE)?.outside(IPAM_JSON.as_ref()).with_file_name("vpc-cni-aborts");
+    std::fs::create_dir_all(history.parent().context("it lies in a directory")?)?;
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let boot = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?).as_millis();
+    std::fs::write(&history, format!("{}\n{}\n{}\n{boot}\n", boot_id.trim(), boot - 1_000, boot - 500))?;
+    world.cluster.start_daemons()?;
+    let pods = world.add(NODE, "pod", 4)?;
+    world.check_mesh(&pods)?;
+    let status = world.cluster.ask(NODE, "status")?;
+    ensure!(status["safeMode"] == true, "{status:#}");
+    world.wait_for_quiet()?;
+    let enis = world.eni_count();
+    world.remove(&pods)?;
+    // Long against the shortened timers.
+    wait::pause(Duration::from_secs(4));
+    ensure!(world.eni_count() == enis, "an ENI was given back");
+    ensure!(world.calls_of(Action::UnassignPrivateIpAddresses) == 0, "addresses were given back");
+    world.add(NODE, "next", 3)?;
     world.finish()
 }
