@@ -9,7 +9,7 @@ use std::time::Duration;
 use sha1::{Digest, Sha1};
 
 use crate::address::AddressState;
-use crate::config::CoreConfig;
+use crate::config::{BootKind, CoreConfig};
 use crate::core::{Core, OpHistory, OpRecord, OpState};
 use crate::eni::{Backing, EniPhase};
 use crate::event::{EniRole, Scope};
@@ -148,8 +148,10 @@ impl Core {
         core.defect = defect;
         let side = files.side_file.as_deref().and_then(side_file::decode);
         if files.ipam_json.is_none() && files.side_file.is_none() {
-            let half_made = now.boot.after(core.config.timers.half_made_after);
-            core.wish(Scope::OwnAvailable).want(half_made);
+            if core.config.node.boot == BootKind::Later {
+                let half_made = now.boot.after(core.config.timers.half_made_after);
+                core.wish(Scope::OwnAvailable).want(half_made);
+            }
             return Ok((core, Restored::Nothing));
         }
         // A side file alone still has the journal: without it a creation under way would be lost.

@@ -79,6 +79,15 @@ pub enum TrunkSlot {
     Reserved,
 }
 
+/// Which boot of the instance this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootKind {
+    /// The first one since its launch, and nothing has been done on it: no ENI can be half-made.
+    Launch,
+    /// A later one, or one on which a daemon may have been at work.
+    Later,
+}
+
 /// Durations that shape the pool. The defaults come from a simulation of warm-pool policies; demonstrations and tests
 /// shorten them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +199,8 @@ pub struct NodeFacts {
     pub max_pods: Option<u32>,
     /// Nodes of the cluster, to spread what need not be at once. `None`: not known.
     pub cluster_nodes: Option<u32>,
+    /// Which boot this is; counts only where there are no files.
+    pub boot: BootKind,
 }
 
 /// Everything a core needs to know before its first event.

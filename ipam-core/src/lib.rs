@@ -53,8 +53,8 @@ pub use address::{AddressKind, AddressState};
 pub use cause::{Cause, CauseCode, NextTry, ShortSubnet};
 pub use checkpoint::{Checkpoint, Restored, StoredFiles};
 pub use config::{
-    AllocationMode, CoreConfig, LeakSweep, NodeFacts, Provisioning, StartMode, SubnetChoice, Timers, TrunkSlot,
-    WarmTarget,
+    AllocationMode, BootKind, CoreConfig, LeakSweep, NodeFacts, Provisioning, StartMode, SubnetChoice, Timers,
+    TrunkSlot, WarmTarget,
 };
 pub use core::{Core, Status};
 pub use eni::{Eni, EniPhase, Service};

@@ -1,12 +1,15 @@
 //! What must be known before the first request: who the node is, what it may hold, what the files say.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use anyhow::{Context, Result};
 use cloud::{Ec2Client, ImdsClient, InstanceFacts, ReadEc2};
 use datapath::NodeConfig;
-use ipam_core::{Core, CoreConfig, LeakSweep, NodeFacts, Provisioning, Restored, TrunkSlot};
+use ipam_core::{BootKind, Core, CoreConfig, LeakSweep, NodeFacts, Provisioning, Restored, TrunkSlot};
 use ipnet::Ipv4Net;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use vpc_types::limits::PrefixDelegation;
 use vpc_types::{InstanceLimits, NetworkCard, SubnetId};
 
@@ -14,6 +17,8 @@ use crate::config::{Config, LeakedEnis};
 use crate::files;
 use crate::{aborts, clock, observe};
 
+/// Has the moment of the kernel's boot.
+const STAT: &str = "/proc/stat";
 /// Requests in line at most: more pods than any node runs.
 const MAX_WAITING: usize = 1024;
 
@@ -24,6 +29,8 @@ pub struct Node {
     pub facts: InstanceFacts,
     /// From the table, or EC2 for types that the table does not have.
     pub limits: InstanceLimits,
+    /// Which boot of the instance this is.
+    pub boot: BootKind,
 }
 
 /// Asks IMDS, and EC2 only about an unknown instance type, if it may be asked.
@@ -37,7 +44,36 @@ pub async fn learn(imds: &ImdsClient, ec2: &Ec2Client, provisioning: Provisionin
             .await
             .with_context(|| format!("cannot learn the limits of instance type {}", facts.instance_type))?,
     };
-    Ok(Node { facts, limits })
+    let boot = boot_kind(imds).await;
+    Ok(Node { facts, limits, boot })
+}
+
+/// On the boot of its launch an instance with nothing but its bare primary ENI has never seen a daemon at work. What cannot be
+/// read counts as a later boot, which costs one call.
+async fn boot_kind(imds: &ImdsClient) -> BootKind {
+    let booted = fs::read_to_string(STAT).ok().and_then(|stat| booted_at(&stat));
+    let launched = imds.launched_at().await.ok().flatten();
+    let launched = launched.and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok());
+    match (booted, launched) {
+        (Some(booted), Some(launched)) if is_launch(booted, launched.unix_timestamp()) => match imds.enis().await {
+            Ok(enis) if enis.len() == 1 && enis.iter().all(|eni| eni.addresses.len() == 1) => BootKind::Launch,
+            Ok(_) | Err(_) => BootKind::Later,
+        },
+        _ => BootKind::Later,
+    }
+}
+
+/// Seconds since 1970 at which the kernel booted, out of `/proc/stat`.
+fn booted_at(stat: &str) -> Option<i64> {
+    stat.lines()
+        .find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
+}
+
+/// An instance boots within minutes of its launch; clocks may differ by a little until they are set.
+fn is_launch(booted: i64, launched: i64) -> bool {
+    const LATEST: i64 = 600;
+    const SKEW: i64 = 60;
+    (-SKEW..=LATEST).contains(&(booted - launched))
 }
 
 /// Where nothing is ever asked of EC2, no limit can be passed.
@@ -95,6 +131,7 @@ impl Node {
                 trunk: TrunkSlot::NotWanted,
                 max_pods: None,
                 cluster_nodes: None,
+                boot: self.boot,
             },
             veth_prefix: config.veth_prefix.clone(),
             max_waiting: MAX_WAITING,
@@ -141,5 +178,19 @@ pub fn restore(node: &Node, config: &Config) -> Result<Core> {
                 stored.side_file.get_or_insert_default();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_soon_after_the_launch_is_the_launchs() {
+        let booted = booted_at("cpu 1 2 3\nbtime 1700000000\nprocesses 7\n").unwrap();
+        assert_eq!(booted, 1_700_000_000);
+        assert!(is_launch(booted, booted - 30) && is_launch(booted, booted - 600) && is_launch(booted, booted + 5));
+        assert!(!is_launch(booted, booted - 601) && !is_launch(booted, booted + 3_600));
+        assert_eq!(booted_at("cpu 1 2 3\n"), None);
     }
 }

@@ -122,7 +122,12 @@ impl ImdsClient {
 
     /// One value; `None` when IMDS does not have it.
     pub(super) async fn find(&self, path: &str) -> Result<Option<String>, ImdsError> {
-        let source: Box<dyn Error + Send + Sync> = match self.client.get(format!("/latest/meta-data/{path}")).await {
+        self.find_below("meta-data", path).await
+    }
+
+    /// The same below another directory.
+    pub(super) async fn find_below(&self, directory: &str, path: &str) -> Result<Option<String>, ImdsError> {
+        let source: Box<dyn Error + Send + Sync> = match self.client.get(format!("/latest/{directory}/{path}")).await {
             Ok(text) => return Ok(Some(text.as_ref().trim().to_owned())),
             Err(SdkImdsError::ErrorResponse(response)) => match response.response().status().as_u16() {
                 404 => return Ok(None),

@@ -171,6 +171,14 @@ impl ImdsClient {
         .await
     }
 
+    /// When the instance was started last, in RFC 3339: `pendingTime` of its identity document.
+    pub async fn launched_at(&self) -> Result<Option<String>, ImdsError> {
+        let document = self.find_below("dynamic", "instance-identity/document").await?;
+        let after_key = document.as_deref().and_then(|text| text.split_once("\"pendingTime\""));
+        let value = after_key.and_then(|(_, rest)| rest.split('"').nth(1));
+        Ok(value.map(str::to_owned))
+    }
+
     async fn macs(&self) -> Result<Vec<MacAddress>, ImdsError> {
         let path = "network/interfaces/macs/";
         let entries = self.get_list::<String>(path).await?;

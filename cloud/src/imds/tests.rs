@@ -62,6 +62,7 @@ fn imds(paths: BTreeMap<String, String>) -> impl Fn(&Request) -> Reply + Send + 
         let found = request
             .path
             .strip_prefix("/latest/meta-data/")
+            .or_else(|| request.path.strip_prefix("/latest/"))
             .and_then(|path| paths.get(path));
         found.map_or_else(|| Reply::text(404, "<html/>"), |text| Reply::text(200, text.clone()))
     }
@@ -137,6 +138,21 @@ async fn a_glance_costs_two_questions_and_two_for_each_eni() {
         .filter(|request| request.method == "GET")
         .count();
     assert_eq!(asked, 2 + 2 * 2);
+}
+
+#[tokio::test]
+async fn the_launch_is_in_the_identity_document() {
+    let mut paths = metadata();
+    let launched = async |paths| {
+        client(&Canned::start(imds(paths)).await.url)
+            .launched_at()
+            .await
+            .unwrap()
+    };
+    assert_eq!(launched(paths.clone()).await, None);
+    let document = r#"{"region" : "us-west-2", "pendingTime" : "2026-01-02T03:04:05Z", "version" : "2017-09-30"}"#;
+    paths.insert("dynamic/instance-identity/document".into(), document.into());
+    assert_eq!(launched(paths).await.as_deref(), Some("2026-01-02T03:04:05Z"));
 }
 
 #[tokio::test]

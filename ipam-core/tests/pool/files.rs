@@ -239,3 +239,22 @@ fn a_lease_that_only_a_late_write_made_durable_ends_after_a_crash() {
     node.pass(120.0);
     assert_eq!(node.core.pool().leases().count(), 0);
 }
+
+#[test]
+fn on_the_boot_of_its_launch_a_node_looks_for_no_half_made_eni() {
+    use ipam_core::BootKind;
+    let looks = |boot| {
+        let mut config = config(warm(0));
+        config.node.boot = boot;
+        let (mut core, _) = ipam_core::Core::restore(config, &ipam_core::StoredFiles::default(), times(std::time::Duration::ZERO)).unwrap();
+        let late = times(std::time::Duration::from_secs(120));
+        let mut looks = 0;
+        for _ in 0..3 {
+            let actions = core.handle(ipam_core::Event::Tick, late);
+            let is_look = |action: &&ipam_core::Action| matches!(action, ipam_core::Action::Describe { scope } if *scope == ipam_core::Scope::OwnAvailable);
+            looks += actions.iter().filter(is_look).count();
+        }
+        looks
+    };
+    assert_eq!((looks(BootKind::Launch), looks(BootKind::Later)), (0, 1));
+}

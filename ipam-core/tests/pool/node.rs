@@ -5,10 +5,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipam_core::{
-    Action, AllocationMode, Applied, AttachmentFact, AttachmentState, BootTime, Checkpoint, Core, CoreConfig, Ec2View,
-    EniFact, EniRole, Event, KernelView, LeakSweep, LeaseState, NodeFacts, Now, OnTermination, OpId, OpOutcome,
-    Outcome, Provisioning, Refusal, ReqId, Scope, Signs, StartMode, StoredFiles, SubnetChoice, SubnetFact, SubnetsView,
-    Timers, TrunkSlot, ViewSource, WallTime, WarmTarget, Work,
+    Action, AllocationMode, Applied, AttachmentFact, AttachmentState, BootKind, BootTime, Checkpoint, Core, CoreConfig,
+    Ec2View, EniFact, EniRole, Event, KernelView, LeakSweep, LeaseState, NodeFacts, Now, OnTermination, OpId,
+    OpOutcome, Outcome, Provisioning, Refusal, ReqId, Scope, Signs, StartMode, StoredFiles, SubnetChoice, SubnetFact,
+    SubnetsView, Timers, TrunkSlot, ViewSource, WallTime, WarmTarget, Work,
 };
 use vpc_types::{
     Allocation, DeviceNumber, IpamKey, MacAddress, NetworkCard, PodName, Prefix28, VethPrefix, host_veth_name,
@@ -81,6 +81,7 @@ pub(crate) fn config(target: WarmTarget) -> CoreConfig {
             trunk: TrunkSlot::NotWanted,
             max_pods: None,
             cluster_nodes: None,
+            boot: BootKind::Later,
         },
         veth_prefix: VethPrefix::default(),
         max_waiting: 100,

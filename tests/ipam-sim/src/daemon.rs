@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ipam_core::{
-    Action, BootTime, Checkpoint, Core, CoreConfig, Event, KernelView, NodeFacts, Note, Now, OpId, OpOutcome, Outcome,
-    Owner, Refusal, RestoreError, Restored, StoredFiles, Work,
+    Action, BootKind, BootTime, Checkpoint, Core, CoreConfig, Event, KernelView, NodeFacts, Note, Now, OpId, OpOutcome,
+    Outcome, Owner, Refusal, RestoreError, Restored, StoredFiles, Work,
 };
 use vpc_types::VethPrefix;
 
@@ -39,6 +39,7 @@ impl World {
                 trunk: self.scenario.trunk,
                 max_pods: settings.max_pods,
                 cluster_nodes: self.scenario.cluster_nodes,
+                boot: BootKind::Later,
             },
             veth_prefix: VethPrefix::default(),
             max_waiting: self.scenario.max_waiting,

@@ -147,11 +147,17 @@ fn second_gives_up(bench: &Bench) -> Result<()> {
 /// The history says that the daemon aborted three times within a second, just now.
 fn safe_mode(bench: &Bench) -> Result<()> {
     let mut world = World::prepare(bench, vpc_of(1, SMALL), SHRINKING, &[])?;
-    let history = world.node(NODE)?.outside(IPAM_JSON.as_ref()).with_file_name("vpc-cni-aborts");
+    let history = world
+        .node(NODE)?
+        .outside(IPAM_JSON.as_ref())
+        .with_file_name("vpc-cni-aborts");
     std::fs::create_dir_all(history.parent().context("it lies in a directory")?)?;
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let boot = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?).as_millis();
-    std::fs::write(&history, format!("{}\n{}\n{}\n{boot}\n", boot_id.trim(), boot - 1_000, boot - 500))?;
+    std::fs::write(
+        &history,
+        format!("{}\n{}\n{}\n{boot}\n", boot_id.trim(), boot - 1_000, boot - 500),
+    )?;
     world.cluster.start_daemons()?;
     let pods = world.add(NODE, "pod", 4)?;
     world.check_mesh(&pods)?;
@@ -163,7 +169,10 @@ fn safe_mode(bench: &Bench) -> Result<()> {
     // Long against the shortened timers.
     wait::pause(Duration::from_secs(4));
     ensure!(world.eni_count() == enis, "an ENI was given back");
-    ensure!(world.calls_of(Action::UnassignPrivateIpAddresses) == 0, "addresses were given back");
+    ensure!(
+        world.calls_of(Action::UnassignPrivateIpAddresses) == 0,
+        "addresses were given back"
+    );
     world.add(NODE, "next", 3)?;
     world.finish()
 }

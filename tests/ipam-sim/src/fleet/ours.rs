@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipam_core::{
-    Action, Applied, BootTime, Core, CoreConfig, Ec2View, Event, NodeFacts, Now, OpId, OpOutcome, Outcome,
+    Action, Applied, BootKind, BootTime, Core, CoreConfig, Ec2View, Event, NodeFacts, Now, OpId, OpOutcome, Outcome,
     Provisioning, Refusal, ReqId, Scope, StartMode, SubnetChoice, SubnetsView, Timers, TrunkSlot, ViewSource, WallTime,
     Work,
 };
@@ -91,6 +91,7 @@ fn core_config(plan: &Plan, fleet: &Fleet, node: NodeId) -> CoreConfig {
             trunk: TrunkSlot::NotWanted,
             max_pods: Some(plan.max_pods),
             cluster_nodes: Some(plan.nodes),
+            boot: BootKind::Launch,
         },
         veth_prefix: VethPrefix::default(),
         max_waiting: 1_000,
