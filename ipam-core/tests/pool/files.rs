@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use ipam_core::{Core, Event, Outcome, RestoreError, Restored, StoredFiles};
 use proptest::prelude::*;
@@ -95,7 +96,7 @@ fn started_from(ipam_json: Vec<u8>) -> Node {
         ipam_json: Some(ipam_json),
         side_file: None,
     };
-    let start = std::time::Duration::from_secs(1_000);
+    let start = Duration::from_secs(1_000);
     let (core, restored) = Core::restore(config(warm(0)), &files, times(start)).unwrap();
     assert_eq!(restored, Restored::Leases);
     let all: Vec<u8> = (10..60).collect();
@@ -179,7 +180,7 @@ fn a_file_of_the_future_is_refused_with_its_version() {
         ipam_json: Some(br#"{"version":"vpc-cni-ipam/2"}"#.to_vec()),
         side_file: None,
     };
-    let error = Core::restore(config(warm(0)), &files, times(std::time::Duration::ZERO)).err();
+    let error = Core::restore(config(warm(0)), &files, times(Duration::ZERO)).err();
     assert!(matches!(error, Some(RestoreError::Version(version)) if version.contains("/2")));
 }
 
@@ -231,7 +232,7 @@ fn a_lease_that_only_a_late_write_made_durable_ends_after_a_crash() {
         side_file: Some(late.side_file),
     };
     node.disk = Disk::Works;
-    let mut node = node.restarted(config(warm(0)), &files, std::time::Duration::from_secs(1));
+    let mut node = node.restarted(config(warm(0)), &files, Duration::from_secs(1));
     assert_eq!(
         node.core.pool().lease(&key("a")).map(|lease| lease.address),
         Some(ip(10))
@@ -242,16 +243,17 @@ fn a_lease_that_only_a_late_write_made_durable_ends_after_a_crash() {
 
 #[test]
 fn on_the_boot_of_its_launch_a_node_looks_for_no_half_made_eni() {
-    use ipam_core::BootKind;
+    use ipam_core::{Action, BootKind, Scope};
     let looks = |boot| {
         let mut config = config(warm(0));
         config.node.boot = boot;
-        let (mut core, _) = ipam_core::Core::restore(config, &ipam_core::StoredFiles::default(), times(std::time::Duration::ZERO)).unwrap();
-        let late = times(std::time::Duration::from_secs(120));
+        let (mut core, _) = Core::restore(config, &StoredFiles::default(), times(Duration::ZERO)).unwrap();
+        let late = times(Duration::from_secs(120));
         let mut looks = 0;
         for _ in 0..3 {
-            let actions = core.handle(ipam_core::Event::Tick, late);
-            let is_look = |action: &&ipam_core::Action| matches!(action, ipam_core::Action::Describe { scope } if *scope == ipam_core::Scope::OwnAvailable);
+            let actions = core.handle(Event::Tick, late);
+            let is_look =
+                |action: &&Action| matches!(action, Action::Describe { scope } if *scope == Scope::OwnAvailable);
             looks += actions.iter().filter(is_look).count();
         }
         looks
