@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use ipamd::cli::{self, Ec2Wish, Output};
 use ipamd::config::Config;
-use ipamd::{aborts, log, run};
+use ipamd::{log, run};
 
 /// Exit status for a configuration that cannot be used, as sysexits has it.
 const EX_CONFIG: u8 = 78;
@@ -54,7 +54,6 @@ fn main() -> ExitCode {
             let answer = match arguments.command {
                 None | Some(Command::Run) => {
                     log::start(&config)?;
-                    aborts::end_the_process_on_panic(&config.paths);
                     for warning in &config.warnings {
                         tracing::warn!("{warning}");
                     }

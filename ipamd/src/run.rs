@@ -15,6 +15,7 @@ use ipam_core::{Event, Provisioning, ViewSource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
+use crate::aborts;
 use crate::boot::{self, Node};
 use crate::config::Config;
 use crate::exec::{Ec2Executor, Ec2Scope, EniTags, Executors, KernelExecutor, Writer};
@@ -31,6 +32,7 @@ const DRAIN: Duration = Duration::from_millis(200);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<()> {
+    aborts::end_the_process_on_panic(&config.paths);
     // First of all: as process 1 of a container it would not even notice a signal that it has no handler for.
     let mut stop = StopSignals::listen()?;
     let calls = Calls::default();
