@@ -17,7 +17,7 @@ const REST: Duration = Duration::from_secs(15 * 60);
 
 /// Instance type, pods the kubelet admits without and with prefixes, numbers of pods to show.
 const NODES: [(&str, [u32; 2], &[u32]); 2] = [
-    ("m5.large", [29, 110], &[0, 5, 15, 27]),
+    ("m5.large", [29, 110], &[0, 1, 5, 10, 15, 27]),
     ("c5.4xlarge", [234, 110], &[0, 20, 60, 108]),
 ];
 
