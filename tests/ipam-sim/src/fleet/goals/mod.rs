@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use table::GOALS;
 
 use super::figures::Figures;
-use super::plan::{Plan, Workload};
+use super::plan::{Mode, Plan, Workload};
 use super::world::run;
 
 /// Runs of a burst that are averaged: the phase of the reference's loop alone moves one by seconds.
@@ -137,7 +137,7 @@ struct Results(Vec<(Plan, Vec<Figures>)>);
 fn seeds(plan: &Plan) -> u64 {
     match plan.workload {
         Workload::Burst { .. } => BURSTS,
-        Workload::Join { .. } if plan.nodes <= 1_000 => JOINS,
+        Workload::Join { .. } if plan.nodes <= 1_000 && plan.policy.mode == Mode::Prefixes => JOINS,
         Workload::Join { .. }
         | Workload::Churn { .. }
         | Workload::Rolling { .. }
