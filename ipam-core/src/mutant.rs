@@ -40,8 +40,6 @@ pub enum Mutant {
     PrefixIsOneAddress,
     /// Asks again at once after a refusal.
     NoBackoff,
-    /// Grants before the kernel was looked at.
-    GrantBeforeDump,
     /// Takes files for its own that another run has outdated.
     TrustOldFiles,
     /// Forgets a request that has to wait behind another.
@@ -54,8 +52,6 @@ pub enum Mutant {
     ReleaseBelowTarget,
     /// Makes ENIs in any subnet.
     IgnoreSubnetTags,
-    /// Digests a view again, and one that a newer one has overtaken.
-    DigestOldViews,
     /// Judges the age of a half-made ENI by the clock alone.
     HalfMadeByTheClock,
     /// Drops what IMDS does not show.
@@ -85,14 +81,12 @@ impl Mutant {
         Self::IgnoreTrunkSlot,
         Self::PrefixIsOneAddress,
         Self::NoBackoff,
-        Self::GrantBeforeDump,
         Self::TrustOldFiles,
         Self::LoseWaiter,
         Self::CoolingIsAvailable,
         Self::NeverFallBack,
         Self::ReleaseBelowTarget,
         Self::IgnoreSubnetTags,
-        Self::DigestOldViews,
         Self::HalfMadeByTheClock,
         Self::TrustImds,
         Self::LateRepeat,

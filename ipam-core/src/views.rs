@@ -57,9 +57,8 @@ impl Core {
     }
 
     pub(crate) fn ec2_viewed(&mut self, view: &Ec2View, now: Now) {
-        let again = defective!(self, DigestOldViews);
         let wish = self.wish(view.scope);
-        if !again && wish.newest.is_some_and(|newest| view.started_at <= newest) {
+        if wish.newest.is_some_and(|newest| view.started_at <= newest) {
             // It came twice, or a newer one overtook it.
             return;
         }

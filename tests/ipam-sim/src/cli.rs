@@ -12,8 +12,6 @@ use crate::{Allowed, Coverage, Failure, Fault, Logging, Plan, Stroke, quiet_pani
 
 /// Seeds from which on the counters must show everything often enough.
 const ENOUGH_SEEDS: u64 = 1_000;
-/// What the core is not ready for.
-const UNFINISHED: &[Fault] = &[];
 /// Kinds of failures that are shrunk and shown; other seeds are named.
 const SHOWN: usize = 3;
 
@@ -35,9 +33,6 @@ struct Args {
     /// Faults to leave out, by name.
     #[arg(long, value_delimiter = ',')]
     off: Vec<String>,
-    /// Has also what the core is not ready for.
-    #[arg(long)]
-    full: bool,
     /// Strokes and acts to have, as a shrunk failure prints them; without it all that are drawn.
     #[arg(long, value_delimiter = ',')]
     only: Option<Vec<Stroke>>,
@@ -79,10 +74,7 @@ impl Args {
                 .copied()
                 .ok_or_else(|| anyhow::anyhow!("there is no fault {name:?}"))
         };
-        let mut off = self.off.iter().map(fault).collect::<anyhow::Result<BTreeSet<_>>>()?;
-        if !self.full {
-            off.extend(UNFINISHED);
-        }
+        let off = self.off.iter().map(fault).collect::<anyhow::Result<BTreeSet<_>>>()?;
         let only = self.only.as_ref().map(|these| these.iter().copied().collect());
         Ok(Plan {
             defect: self.mutant.as_deref().map(defect).transpose()?,

@@ -17,14 +17,14 @@ struct Group {
 }
 
 /// Hits of each fault that a set of seeds must have.
-const FAULTS_LEAST: u64 = 20;
+const FAULTS_LEAST: u64 = 10;
 
 const GROUPS: &[Group] = &[
     // Only where a device goes between a dump and its set-up.
     Group {
         name: "refusal",
         least: 0,
-        members: &["LinkMissing"],
+        members: &["LinkMissing", "Other"],
     },
     Group {
         name: "source",
@@ -147,7 +147,7 @@ const GROUPS: &[Group] = &[
     },
     Group {
         name: "unknown",
-        least: 20,
+        least: 4,
         members: &[
             "CreateEni",
             "Attach",
@@ -193,7 +193,6 @@ const GROUPS: &[Group] = &[
             "Denied",
             "Kernel",
             "SubnetFragmented",
-            "Other",
         ],
     },
     Group {

@@ -312,7 +312,13 @@ impl World {
                 self.coverage.hit("note", "OpUnknown");
                 self.coverage.hit("unknown", kind);
             }
-            Note::Eni { .. } => self.coverage.hit("note", "Eni"),
+            Note::Eni { eni, phase } => {
+                self.coverage.hit("note", "Eni");
+                let attached = self.ec2.eni(eni).is_some_and(|eni| eni.attachment.is_some());
+                if *phase == "forgotten" && attached && self.foreign_edits == 0 {
+                    self.violate(format!("I3: {eni} is forgotten and attached"));
+                }
+            }
             Note::UnexplainedLife { .. } => self.coverage.hit("note", "UnexplainedLife"),
             Note::CheckpointFailing => self.coverage.hit("note", "CheckpointFailing"),
             Note::MassDisappearance { .. } | Note::SafeMode | Note::ImdsDiffers => {}

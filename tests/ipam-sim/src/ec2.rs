@@ -274,6 +274,18 @@ impl World {
         }
     }
 
+    /// Not twice within the time in which two views that agree would be proof.
+    fn is_cut_short(&mut self) -> bool {
+        let rare = self
+            .cut_short_at
+            .is_none_or(|at| self.now - at > Duration::from_secs(600));
+        let cut = rare && self.strikes(Fault::ShortView);
+        if cut {
+            self.cut_short_at = Some(self.now);
+        }
+        cut
+    }
+
     fn describe_subnets(&mut self, life: Life, started_at: BootTime) {
         let answer = self.ec2.call(self.now, &DescribeSubnets::default());
         let event = match answer.outcome {
@@ -322,7 +334,10 @@ impl World {
         let answer = self.ec2.call(self.now, &request);
         let event = match answer.outcome {
             model::Outcome::Done(page) => {
-                let enis = page.items.iter().map(|eni| fact(eni, &instance)).collect();
+                let mut enis: Vec<EniFact> = page.items.iter().map(|eni| fact(eni, &instance)).collect();
+                if scope == Scope::Attached && self.is_cut_short() {
+                    enis.pop_if(|eni| eni.role != EniRole::Primary);
+                }
                 Event::Ec2Viewed(Ec2View {
                     started_at,
                     scope,

@@ -49,6 +49,8 @@ faults! {
     LateEffect "late-effect",
     /// The answer takes seconds.
     SlowAnswer "slow-answer",
+    /// A list of the instance's ENIs lacks one, once in a while.
+    ShortView "short-view",
     /// An answer, or a view, comes a second time later.
     RepeatedAnswer "repeated-answer",
     /// A permission is missing for a while.

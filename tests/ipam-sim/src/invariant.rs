@@ -294,10 +294,12 @@ fn i5_the_slot_of_a_trunk_stays_free(world: &World, work: &Work) -> Result<(), S
     // A repetition makes nothing new.
     let creates = matches!(work, Work::CreateEni { token, .. } if !world.tokens.contains(token));
     let wanted = world.scenario.trunk == TrunkSlot::Reserved && creates;
-    if !wanted || world.foreign_edits > 0 || is_blind(world) {
+    if !wanted || world.foreign_edits > 0 || world.memory_lost_at.is_some() {
         return Ok(());
     }
-    let ours = |eni: &&std::sync::Arc<vpc_sim::model::Eni>| eni.tags.contains_key(INSTANCE_TAG);
+    // One that was created and never attached may be unknown to a daemon that lost its journal.
+    let ours =
+        |eni: &&std::sync::Arc<vpc_sim::model::Eni>| eni.tags.contains_key(INSTANCE_TAG) && eni.attachment.is_some();
     // The primary ENI has no tag of ours here; the new one comes on top.
     let enis = world.ec2.enis().filter(ours).count() + 2;
     let limit = usize::from(world.scenario.max_enis).saturating_sub(1);

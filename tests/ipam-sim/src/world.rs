@@ -73,6 +73,8 @@ pub(crate) struct World {
     pub(crate) disk: StoredFiles,
     pub(crate) condition: NodeCondition,
     pub(crate) placement: Placement,
+    /// When a view was last cut short.
+    pub(crate) cut_short_at: Option<Duration>,
     /// Largest number of pods that was announced.
     pub(crate) announced: u32,
     /// Reads of IMDS.
@@ -155,6 +157,7 @@ impl World {
             disk: StoredFiles::default(),
             condition: NodeCondition::default(),
             placement: Placement::default(),
+            cut_short_at: None,
             announced: 0,
             polls: 0,
             outages: BTreeSet::new(),
