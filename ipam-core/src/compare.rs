@@ -3,8 +3,6 @@
 //! What a view shows is taken at once. What it does not show is doubted at once, and given up only when a second view, which
 //! began late enough after the first and after our own last change, agrees. Leases are never given up here.
 
-use std::net::Ipv4Addr;
-
 use vpc_types::EniId;
 
 use crate::BootTime;
@@ -46,31 +44,11 @@ impl Core {
             compare_attachment(eni, attachment);
         }
         if fact.role.has_pods() {
-            self.take_what_is_shown(fact, now);
+            self.take_in(&fact.id, &fact.allocations, Self::found, now);
         }
         self.doubt_what_is_not_shown(fact, started_at, now);
         if !fact.role.has_pods() {
             self.leave_to_others(&fact.id);
-        }
-    }
-
-    /// Every address that the view shows is in the pool; one that was missing is back.
-    pub(crate) fn take_what_is_shown(&mut self, fact: &EniFact, now: BootTime) {
-        self.take_overlapping(&fact.id, fact.allocations.iter());
-        for allocation in &fact.allocations {
-            let known = self.pool.enis[&fact.id].blocks.get(allocation);
-            let is_new = |address: &Ipv4Addr| {
-                let state = known.and_then(|block| block.get(address));
-                state.is_none_or(|state| matches!(state, AddressState::Missing { .. }))
-            };
-            let new = allocation.addresses().filter(is_new);
-            let new: Vec<_> = new.map(|address| (address, self.found(address, now))).collect();
-            let eni = self
-                .pool
-                .enis
-                .get_mut(&fact.id)
-                .expect("the caller found it in the pool");
-            eni.blocks.entry(*allocation).or_default().extend(new);
         }
     }
 

@@ -242,18 +242,11 @@ impl Eni {
             .map(|(address, state)| (*address, state))
     }
 
-    /// Adds an allocation with all its addresses in one state; keeps what is there.
-    pub(crate) fn add(&mut self, allocation: Allocation, state: &AddressState) {
-        self.add_each(allocation, |_| state.clone());
-    }
-
-    /// The same with a state for each address.
-    pub(crate) fn add_each(&mut self, allocation: Allocation, mut state: impl FnMut(Ipv4Addr) -> AddressState) {
+    /// Adds an allocation that a file names, with all its addresses in one state; keeps what is there.
+    pub(crate) fn restore(&mut self, allocation: Allocation, state: &AddressState) {
         self.blocks.entry(allocation).or_insert_with(|| {
-            allocation
-                .addresses()
-                .map(|address| (address, state(address)))
-                .collect()
+            let addresses = allocation.addresses();
+            addresses.map(|address| (address, state.clone())).collect()
         });
     }
 

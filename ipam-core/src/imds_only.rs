@@ -70,7 +70,7 @@ impl Core {
         for fact in &view.enis {
             if let Some(eni) = self.pool.enis.get_mut(&fact.id) {
                 (eni.missing_since, eni.backing) = (None, Backing::Sure);
-                self.take_what_is_shown(fact, now.boot);
+                self.take_in(&fact.id, &fact.allocations, Self::found, now.boot);
             } else {
                 self.adopt(fact, now.boot);
             }

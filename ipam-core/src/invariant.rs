@@ -10,7 +10,7 @@ use crate::OpId;
 use crate::action::Work;
 use crate::address::AddressState;
 use crate::block::Block;
-use crate::core::Core;
+use crate::core::{Core, OpState};
 use crate::event::EniRole;
 use crate::lease::LeaseState;
 
@@ -203,9 +203,11 @@ fn no_address_is_on_two_enis(marks: &Marks<'_>) -> Result<(), Violation> {
 fn no_eni_exceeds_its_slots(core: &Core) -> Result<(), Violation> {
     let limit = core.config.node.slots_per_eni;
     for eni in core.pool.enis.values().filter(|eni| eni.role != EniRole::Unmanaged) {
+        // What a call of unknown outcome brought may be among those in use already; it will not be repeated.
         let asked = eni
             .ec2_op
             .and_then(|op| core.ops.get(&op))
+            .filter(|record| record.state == OpState::InFlight)
             .map_or(0, |record| record.work.slots_asked());
         let slots = eni.slots_used() + asked;
         // EC2 may show more than the table allows; what counts is that we never ask for more.

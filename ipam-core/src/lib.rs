@@ -26,6 +26,7 @@ mod groups;
 mod growth;
 mod imds;
 mod imds_only;
+mod intake;
 mod invariant;
 mod ipam_file;
 mod kernel;

@@ -186,8 +186,6 @@ impl Core {
         if self.pool.enis.contains_key(&fact.id) {
             return;
         }
-        // First, so that what rests elsewhere goes on resting here.
-        self.take_from_others(&fact.id, fact.allocations.iter());
         let device = self.pool.free_device(&[]);
         let mut eni = Eni::from_fact(fact, device, EniPhase::Available, now);
         eni.role = EniRole::Managed;
@@ -195,10 +193,8 @@ impl Core {
         if eni.attachment.is_some() {
             eni.phase = EniPhase::Attached;
         }
-        for allocation in &fact.allocations {
-            eni.add_each(*allocation, |address| self.fresh(address, now));
-        }
         self.insert_eni(eni);
+        self.take_in(&fact.id, &fact.allocations, Self::fresh, now);
         self.rehome_leases();
         self.look_at_blocked(now);
         self.note_eni(&fact.id, "created");
@@ -336,17 +332,9 @@ impl Core {
     }
 
     pub(crate) fn addresses_allocated(&mut self, id: &EniId, allocations: &[Allocation], now: BootTime) {
-        self.take_from_others(id, allocations.iter());
-        self.take_overlapping(id, allocations.iter());
-        for allocation in allocations {
-            let states: Vec<_> = allocation.addresses().map(|address| self.fresh(address, now)).collect();
-            if let Some(eni) = self.pool.enis.get_mut(id) {
-                let mut states = states.into_iter();
-                eni.add_each(*allocation, |_| {
-                    states.next().expect("one state was made for each address")
-                });
-                (eni.refusals, eni.last_refusal) = (0, None);
-            }
+        self.take_in(id, allocations, Self::fresh, now);
+        if let Some(eni) = self.pool.enis.get_mut(id).filter(|_| !allocations.is_empty()) {
+            (eni.refusals, eni.last_refusal) = (0, None);
         }
         self.rehome_leases();
         self.look_at_blocked(now);

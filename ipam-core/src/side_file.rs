@@ -413,7 +413,7 @@ fn parse_eni(row: &EniRow) -> Option<Eni> {
         blocks: std::collections::BTreeMap::new(),
     };
     for AllocationText(allocation) in &row.allocations {
-        eni.add(
+        eni.restore(
             *allocation,
             &AddressState::Free {
                 since: BootTime::default(),

@@ -4,11 +4,11 @@
 //! resolve an unknown outcome; to take something away it needs a second view that agrees, and leases are never taken
 //! away at all: they become orphans until their address shows again or their pod goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use vpc_types::{Allocation, EniId};
+use vpc_types::EniId;
 
 use crate::action::{Action, Work};
 use crate::address::AddressState;
@@ -154,12 +154,9 @@ impl Core {
                 // One on its way to deletion has no say: what it had may be somewhere else already.
                 let has = |eni: &Eni| eni.blocks.contains_key(allocation) || !eni.overlapping(*allocation).is_empty();
                 let other = |eni: &&Eni| eni.id != fact.id && eni.phase != EniPhase::Detached && has(eni);
-                if self
-                    .pool
-                    .enis()
-                    .find(other)
-                    .is_some_and(|eni| !self.believes(believed, eni))
-                {
+                // A prefix may have addresses in common with several.
+                let mut others = self.pool.enis().filter(other);
+                if others.any(|eni| !self.believes(believed, eni)) {
                     stale.insert(*allocation);
                 }
             }
@@ -168,27 +165,6 @@ impl Core {
             self.take_from_others(&fact.id, shown.iter());
         }
         view
-    }
-
-    /// EC2 says that these are on this ENI, so they are on no other.
-    pub(crate) fn take_from_others<'a>(&mut self, id: &EniId, allocations: impl Iterator<Item = &'a Allocation>) {
-        for allocation in allocations {
-            for eni in self.pool.enis.values_mut().filter(|eni| eni.id != *id) {
-                let mut gone = eni.overlapping(*allocation);
-                gone.push(*allocation);
-                take(eni, &gone, &mut self.resting_elsewhere);
-            }
-        }
-    }
-
-    /// EC2 says that these are on this ENI, so what it had in the same place is gone: somebody took it away, and EC2 gave it out
-    /// again in another kind.
-    pub(crate) fn take_overlapping<'a>(&mut self, id: &EniId, allocations: impl Iterator<Item = &'a Allocation>) {
-        let Some(eni) = self.pool.enis.get_mut(id) else { return };
-        for allocation in allocations {
-            let gone = eni.overlapping(*allocation);
-            take(eni, &gone, &mut self.resting_elsewhere);
-        }
     }
 
     /// Whether a view can be believed about an ENI.
@@ -207,13 +183,10 @@ impl Core {
         } else {
             EniPhase::Attached
         };
-        let mut eni = Eni::from_fact(fact, self.spare_device(), phase, now);
+        self.insert_eni(Eni::from_fact(fact, self.spare_device(), phase, now));
         if fact.role.has_pods() {
-            for allocation in &fact.allocations {
-                eni.add_each(*allocation, |address| self.found(address, now));
-            }
+            self.take_in(&fact.id, &fact.allocations, Self::found, now);
         }
-        self.insert_eni(eni);
         self.note_eni(&fact.id, "found");
     }
 
@@ -337,10 +310,4 @@ impl Core {
         // The files say whether such a look is still to come: without this a restart would repeat it.
         self.outbox.bump();
     }
-}
-
-/// Takes allocations off an ENI; their addresses go on resting, should EC2 give them to us again.
-fn take(eni: &mut Eni, gone: &[Allocation], resting: &mut BTreeMap<Ipv4Addr, BootTime>) {
-    let states = gone.iter().filter_map(|one| eni.blocks.remove(one)).flatten();
-    resting.extend(states.filter_map(|(address, state)| Some((address, state.rests_until()?))));
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ipam_core::{BootTime, Core, Ec2View, Event, ImdsEni, ImdsView, LeaseState, Provisioning, Scope, ViewSource};
+use ipam_core::{BootTime, Core, Ec2View, Event, ImdsEni, ImdsView, LeaseState, Provisioning, Scope, ViewSource, Work};
 use vpc_types::Allocation;
 
 use crate::node::{Node, config, eni, ip, prefix, times, warm};
@@ -171,4 +171,88 @@ fn thread_3824_a_short_read_where_imds_is_the_only_view_is_forgotten() {
     node.tell(short);
     node.pass(300.0);
     assert_eq!(node.core.pool().supply().free, 2);
+}
+
+/// Where the pool has an address, and whether it is in a prefix there.
+fn places(node: &Node, last: u8) -> Vec<(u16, bool)> {
+    let all = node.core.pool().enis().flat_map(|eni| {
+        let here = eni
+            .allocations()
+            .filter(|one| one.addresses().any(|address| address == ip(last)));
+        here.map(|one| (eni.device.0, matches!(one, Allocation::Prefix(_))))
+    });
+    all.collect()
+}
+
+#[test]
+fn where_imds_is_the_only_view_an_address_on_one_eni_ends_the_prefix_around_it_on_another() {
+    let mut node = imds_only();
+    node.enis = vec![eni(0, &[]), eni(1, &[20])];
+    node.enis[0].allocations.insert(prefix(0, 0));
+    node.look();
+    node.pass(60.0);
+    assert_eq!(places(&node, 5), [(0, true)]);
+    // By hand the prefix is taken away and one of its addresses given to the other ENI, before the next read.
+    node.enis = vec![eni(0, &[]), eni(1, &[5, 20])];
+    node.look();
+    node.pass(60.0);
+    assert_eq!(places(&node, 5), [(1, false)]);
+    assert_eq!(places(&node, 6), [], "the rest of the prefix went with it");
+    // And back.
+    node.enis = vec![eni(0, &[]), eni(1, &[20])];
+    node.enis[0].allocations.insert(prefix(0, 0));
+    node.look();
+    node.pass(60.0);
+    assert_eq!(places(&node, 5), [(0, true)]);
+}
+
+#[test]
+fn where_imds_is_the_only_view_an_address_that_moves_to_a_new_eni_takes_its_lease_along() {
+    let mut node = imds_only();
+    node.pass(6.0);
+    node.add("a");
+    node.wire("a", ip(10));
+    node.enis = vec![eni(0, &[11]), eni(1, &[10])];
+    node.look();
+    node.pass(60.0);
+    assert_eq!(places(&node, 10), [(1, false)]);
+    assert!(matches!(
+        node.lease("a"),
+        Some((LeaseState::Granted | LeaseState::Wired, _))
+    ));
+}
+
+#[test]
+fn a_view_that_shows_an_address_twice_puts_it_into_the_pool_once() {
+    for source in [ViewSource::Ec2, ViewSource::Imds] {
+        let mut node = imds_only();
+        if source == ViewSource::Ec2 {
+            node = Node::started(config(warm(0)), vec![eni(0, &[10, 11])]);
+        }
+        node.pass(60.0);
+        node.enis = vec![eni(0, &[10, 11]), eni(1, &[10, 20]), eni(2, &[21])];
+        node.enis[2].allocations.extend([prefix(0, 1), prefix(0, 0)]);
+        node.look();
+        node.pass(120.0);
+        for last in [10, 11, 20, 21] {
+            assert_eq!(places(&node, last).len(), 1, "{last} {source:?}");
+        }
+    }
+}
+
+#[test]
+fn an_open_allocation_of_a_former_run_does_not_count_twice_where_imds_is_the_only_view() {
+    let mut node = Node::started(config(warm(6)), vec![eni(0, &[10, 11])]);
+    let (_, work) = node.only_run();
+    assert!(matches!(work, Work::AllocateAddresses { .. }), "{work:?}");
+    // It took effect, but its answer is lost, and the next run may not ask EC2.
+    node.enis[0] = eni(0, &[10, 11, 12, 13, 14, 15, 16, 17, 18]);
+    let mut config = config(warm(6));
+    config.provisioning = Provisioning::ImdsOnly;
+    let files = node.files.clone();
+    node.source = ViewSource::Imds;
+    let mut node = node.restarted(config, &files, Duration::from_secs(2));
+    node.look();
+    node.pass(300.0);
+    assert_eq!(node.core.pool().supply().total, 9);
 }
