@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use cloud::{Ec2Client, ImdsClient, InstanceFacts, ReadEc2};
 use datapath::NodeConfig;
-use ipam_core::{BootKind, Core, CoreConfig, LeakSweep, NodeFacts, Provisioning, Restored, TrunkSlot};
+use ipam_core::{BootKind, Core, CoreConfig, LeakSweep, NodeFacts, Provisioning, Restored, StoredFiles, TrunkSlot};
 use ipnet::Ipv4Net;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -15,6 +15,7 @@ use vpc_types::{InstanceLimits, NetworkCard, SubnetId};
 
 use crate::config::{Config, LeakedEnis};
 use crate::files;
+use crate::paths::Paths;
 use crate::{aborts, clock, observe};
 
 /// Has the moment of the kernel's boot.
@@ -160,7 +161,11 @@ pub fn restore(node: &Node, config: &Config) -> Result<Core> {
             "ENABLE_PREFIX_DELEGATION: this instance type has no prefixes; single addresses instead"
         );
     }
-    let mut stored = files::read(&config.paths)?;
+    restore_from(&core_config, &config.paths)
+}
+
+fn restore_from(core_config: &CoreConfig, paths: &Paths) -> Result<Core> {
+    let mut stored = files::read(paths)?;
     loop {
         match Core::restore(core_config.clone(), &stored, clock::now()) {
             Ok((core, restored)) => {
@@ -168,21 +173,37 @@ pub fn restore(node: &Node, config: &Config) -> Result<Core> {
                 if restored == Restored::Leases {
                     tracing::warn!("the files do not belong together: addresses without a lease rest once");
                 }
+                report_faults(&core, &stored, paths);
                 return Ok(core);
             }
             Err(error) => {
-                let aside = files::set_aside(&config.paths.ipam_json)?;
+                let aside = files::set_aside(&paths.ipam_json)?;
                 tracing::error!(error = %observe::Chain(&error), aside = %aside.display(), "set aside");
                 stored.ipam_json = None;
-                // An empty side file says that there were files: addresses of unknown past then rest once.
-                stored.side_file.get_or_insert_default();
+                files::there_were_files(&mut stored);
             }
         }
     }
 }
 
+/// The first checkpoint leaves out what made no sense, so a person needs the copy. Pods do not: without it the daemon goes on.
+fn report_faults(core: &Core, stored: &StoredFiles, paths: &Paths) {
+    let (Some(bytes), false) = (&stored.ipam_json, core.file_faults().is_empty()) else {
+        return;
+    };
+    for fault in core.file_faults() {
+        tracing::error!(%fault, "left out of what the file says");
+    }
+    match files::keep_copy(&paths.ipam_json, bytes) {
+        Ok(aside) => tracing::error!(aside = %aside.display(), "copied"),
+        Err(error) => tracing::error!(error = %observe::Chain(&error), "no copy"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -192,5 +213,71 @@ mod tests {
         assert!(is_launch(booted, booted - 30) && is_launch(booted, booted - 600) && is_launch(booted, booted + 5));
         assert!(!is_launch(booted, booted - 601) && !is_launch(booted, booted + 3_600));
         assert_eq!(booted_at("cpu 1 2 3\n"), None);
+    }
+
+    fn node() -> Node {
+        let local_ipv4 = [10, 0, 1, 10].into();
+        let subnet_cidr = "10.0.1.0/24".parse().unwrap();
+        Node {
+            facts: InstanceFacts {
+                instance_id: "i-0123456789abcdef0".parse().unwrap(),
+                instance_type: "m5.large".to_owned(),
+                az: "eu-west-1a".to_owned(),
+                region: "eu-west-1".to_owned(),
+                mac: "02:00:00:00:00:01".parse().unwrap(),
+                local_ipv4,
+                interface_id: "eni-0123456789abcdef0".parse().unwrap(),
+                subnet_id: "subnet-0123".parse().unwrap(),
+                vpc_id: "vpc-0123".parse().unwrap(),
+                subnet_cidr,
+                vpc_cidrs: vec![subnet_cidr],
+                security_groups: BTreeSet::new(),
+            },
+            limits: InstanceLimits::of("m5.large").unwrap(),
+            boot: BootKind::Later,
+        }
+    }
+
+    /// A core restored from an `ipam.json` with this text, and where the files are.
+    fn restored_from(text: &str) -> (Core, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().to_str().unwrap().to_owned();
+        let set = [
+            ("VPC_CNI_ROOT", root.as_str()),
+            ("AWS_VPC_K8S_CNI_BACKING_STORE", "/ipam.json"),
+        ];
+        let environment = set.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+        let config = Config::from_environment(&environment).unwrap();
+        fs::write(&config.paths.ipam_json, text).unwrap();
+        (restore(&node(), &config).unwrap(), directory)
+    }
+
+    const GOOD: &str = r#"{"networkName":"aws-cni","containerID":"a","ifName":"eth0","ipv4":"10.0.1.20"}"#;
+
+    #[test]
+    fn a_file_with_a_bad_entry_is_used_and_a_copy_of_it_is_kept() {
+        let bad = r#"{"networkName":"","containerID":"b","ifName":"eth0","ipv4":"10.0.1.21"}"#;
+        let text = format!(r#"{{"version":"vpc-cni-ipam/1","allocations":[{GOOD},{bad}]}}"#);
+        let (core, directory) = restored_from(&text);
+        assert_eq!((core.pool().leases().count(), core.file_faults().len()), (1, 1));
+        for name in ["ipam.json", "ipam.json.bad"] {
+            assert_eq!(fs::read_to_string(directory.path().join(name)).unwrap(), text, "{name}");
+        }
+    }
+
+    #[test]
+    fn of_a_file_without_bad_entries_no_copy_is_kept() {
+        let text = format!(r#"{{"version":"vpc-cni-ipam/1","allocations":[{GOOD}]}}"#);
+        let (core, directory) = restored_from(&text);
+        assert_eq!((core.pool().leases().count(), core.file_faults()), (1, &[][..]));
+        assert!(!directory.path().join("ipam.json.bad").exists());
+    }
+
+    #[test]
+    fn a_file_that_is_no_state_file_is_set_aside() {
+        let (core, directory) = restored_from("{");
+        assert_eq!(core.pool().leases().count(), 0);
+        assert!(!directory.path().join("ipam.json").exists());
+        assert_eq!(fs::read_to_string(directory.path().join("ipam.json.bad")).unwrap(), "{");
     }
 }

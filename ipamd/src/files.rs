@@ -4,12 +4,15 @@
 //! rename, fsync of the directory.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ipam_core::{Checkpoint, StoredFiles};
 
 use crate::paths::Paths;
+
+/// Most bytes of a file that are read, as many as the core takes: a node of a thousand pods needs a fortieth.
+const LONGEST: u64 = 16 << 20;
 
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,12 @@ pub enum FileError {
         #[source]
         source: io::Error,
     },
+    /// A file that no daemon wrote.
+    #[error("{path} has more than {LONGEST} bytes")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
     /// Moving a bad file out of the way.
     #[error("cannot set {path} aside")]
     SetAside {
@@ -43,17 +52,61 @@ pub enum FileError {
     },
 }
 
-/// Reads what is there; a file that is missing is no error.
+/// Reads what is there; a file that is missing is no error. One that is too long is set aside and counts as unreadable.
 pub fn read(paths: &Paths) -> Result<StoredFiles, FileError> {
-    Ok(StoredFiles {
-        ipam_json: read_one(&paths.ipam_json)?,
-        side_file: read_one(&paths.side_file)?,
-    })
+    let ipam_json = read_or_set_aside(&paths.ipam_json)?;
+    let side_file = read_or_set_aside(&paths.side_file)?;
+    let is_unreadable = [&ipam_json, &side_file]
+        .iter()
+        .any(|stored| matches!(stored, Stored::SetAside));
+    let mut files = StoredFiles {
+        ipam_json: ipam_json.bytes(),
+        side_file: side_file.bytes(),
+    };
+    if is_unreadable {
+        there_were_files(&mut files);
+    }
+    Ok(files)
 }
 
+/// Where nothing else tells of former files an empty side file does: addresses of unknown past then rest once.
+pub fn there_were_files(files: &mut StoredFiles) {
+    files.side_file.get_or_insert_default();
+}
+
+enum Stored {
+    Missing,
+    Bytes(Vec<u8>),
+    SetAside,
+}
+
+impl Stored {
+    fn bytes(self) -> Option<Vec<u8>> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Missing | Self::SetAside => None,
+        }
+    }
+}
+
+fn read_or_set_aside(path: &Path) -> Result<Stored, FileError> {
+    match read_one(path) {
+        Ok(bytes) => Ok(bytes.map_or(Stored::Missing, Stored::Bytes)),
+        Err(error @ FileError::TooLong { .. }) => {
+            let aside = set_aside(path)?;
+            tracing::error!(%error, aside = %aside.display(), "set aside");
+            Ok(Stored::SetAside)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Never holds more than the limit in memory: a file may be of any length, or grow meanwhile.
 fn read_one(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+    let mut bytes = Vec::new();
+    match File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes)) {
+        Ok(_) if bytes.len() as u64 > LONGEST => Err(FileError::TooLong { path: path.to_owned() }),
+        Ok(_) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(FileError::Read {
             path: path.to_owned(),
@@ -87,14 +140,25 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 
 /// Moves a file that cannot be used to `<name>.bad`, where a person finds it.
 pub fn set_aside(path: &Path) -> Result<PathBuf, FileError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".bad");
-    let aside = PathBuf::from(name);
+    let aside = bad(path);
     fs::rename(path, &aside).map_err(|source| FileError::SetAside {
         path: path.to_owned(),
         source,
     })?;
     Ok(aside)
+}
+
+/// Writes what was read from a file that is used in part to `<name>.bad`: the next checkpoint replaces the file.
+pub fn keep_copy(path: &Path, bytes: &[u8]) -> Result<PathBuf, FileError> {
+    let aside = bad(path);
+    replace(&aside, bytes)?;
+    Ok(aside)
+}
+
+fn bad(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".bad");
+    PathBuf::from(name)
 }
 
 #[cfg(test)]
@@ -126,5 +190,25 @@ mod tests {
         let paths = Paths::new("/nonexistent", "/ipam.json");
         let text = write(&paths, &checkpoint("x")).unwrap_err().to_string();
         assert!(text.contains("/nonexistent/ipam.json"), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_set_aside_and_leaves_word_that_it_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = Paths::new(directory.path().to_str().unwrap(), "/ipam.json");
+        let lengthen = |path: &Path, bytes| File::create(path).unwrap().set_len(bytes).unwrap();
+        lengthen(&paths.ipam_json, LONGEST);
+        assert_eq!(read(&paths).unwrap().ipam_json.unwrap().len() as u64, LONGEST);
+        lengthen(&paths.ipam_json, LONGEST + 1);
+        let unreadable = StoredFiles {
+            ipam_json: None,
+            side_file: Some(Vec::new()),
+        };
+        assert_eq!(read(&paths).unwrap(), unreadable);
+        let aside = directory.path().join("ipam.json.bad");
+        assert_eq!(fs::metadata(aside).unwrap().len(), LONGEST + 1);
+        lengthen(&paths.side_file, LONGEST + 1);
+        assert_eq!(read(&paths).unwrap(), unreadable);
+        assert!(!paths.side_file.exists());
     }
 }

@@ -51,3 +51,39 @@ impl Health for OwnerHealth {
         Err(Status::unimplemented("use Check: every answer is fresh"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::owner;
+
+    /// What a probe with its usual limit hears; `None` when it heard nothing in time.
+    async fn probe(inbox: Inbox) -> Option<ServingStatus> {
+        let health = OwnerHealth::new(inbox);
+        let check = health.check(Request::new(HealthCheckRequest::default()));
+        let answer = tokio::time::timeout(Duration::from_secs(1), check).await.ok()?;
+        Some(answer.unwrap().into_inner().status())
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_never_answers_is_not_serving_within_the_probes_limit() {
+        let (inbox, mut stuck) = owner::queue();
+        assert_eq!(probe(inbox).await, Some(ServingStatus::NotServing));
+        assert!(matches!(stuck.try_recv(), Ok(Input::Status(_))), "it was asked");
+    }
+
+    #[tokio::test]
+    async fn an_owner_whose_queue_stays_full_is_not_serving_within_the_probes_limit() {
+        let (inbox, _stuck) = owner::queue();
+        let send = || tokio::time::timeout(Duration::from_millis(1), inbox.send(Input::Shutdown));
+        while send().await.is_ok() {}
+        assert_eq!(probe(inbox).await, Some(ServingStatus::NotServing));
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_has_ended_is_not_serving() {
+        let (inbox, ended) = owner::queue();
+        drop(ended);
+        assert_eq!(probe(inbox).await, Some(ServingStatus::NotServing));
+    }
+}
