@@ -226,21 +226,47 @@ fn an_address_that_comes_back_on_another_eni_goes_on_resting() {
 }
 
 #[test]
-fn a_full_subnet_does_not_keep_a_call_of_unknown_outcome_from_being_repeated() {
-    let mut tight = config(warm(2));
-    tight.node.slots_per_eni = 1;
-    let mut node = Node::started(tight, vec![eni(0, &[10])]);
+fn a_repeated_creation_does_not_wait_for_the_pause_of_a_refill() {
+    for refusal in [Refusal::SubnetFull, Refusal::Throttled] {
+        let mut tight = config(warm(2));
+        tight.node.slots_per_eni = 1;
+        let mut node = Node::started(tight, vec![eni(0, &[10])]);
+        node.add("a");
+        node.pass(10.0);
+        let ops: Vec<OpId> = std::mem::take(&mut node.runs).into_iter().map(|(op, _)| op).collect();
+        assert_eq!(ops.len(), 2, "two ENIs are asked for");
+        // Only the warm target wants more, so the next creation would be minutes, or ten ordinary waits, away.
+        node.outcome(ops[0], OpOutcome::Refused(refusal));
+        node.outcome(ops[1], OpOutcome::Unknown);
+        node.pass(2.0);
+        let run = node.only_run();
+        assert_eq!(
+            run.0, ops[1],
+            "it is repeated, and nothing else is asked for: {refusal:?}"
+        );
+    }
+}
+
+#[test]
+fn an_attach_refused_for_its_slot_takes_another_one() {
+    let mut config = config(warm(1));
+    config.node.slots_per_eni = 1;
+    let mut node = Node::started(config, vec![eni(0, &[10])]);
     node.add("a");
     node.pass(10.0);
-    let ops: Vec<OpId> = std::mem::take(&mut node.runs).into_iter().map(|(op, _)| op).collect();
-    assert_eq!(ops.len(), 2, "two ENIs are asked for");
-    // The subnet is full while only the warm target wants more: minutes until the next try.
-    node.outcome(ops[0], OpOutcome::Refused(Refusal::SubnetFull));
-    node.outcome(ops[1], OpOutcome::Unknown);
-    node.pass(5.0);
-    assert_eq!(
-        node.only_run().0,
-        ops[1],
-        "it is repeated, and nothing else is asked for"
-    );
+    let (op, _) = node.only_run();
+    let mut fact = eni(1, &[11]);
+    fact.attachment = None;
+    node.finish(op, Applied::Created(fact));
+    let mut slots = Vec::new();
+    for _ in 0..2 {
+        node.pass(60.0);
+        let (op, work) = node.only_run();
+        let Work::Attach { device, .. } = work else {
+            panic!("{work:?}")
+        };
+        slots.push(device);
+        node.outcome(op, OpOutcome::Refused(Refusal::Conflict));
+    }
+    assert_ne!(slots[0], slots[1], "somebody else may have the first one");
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use ipam_core::{Core, LeaseState, Restored, StoredFiles};
+use ipam_core::{Applied, Core, LeaseState, Restored, StoredFiles, Work};
 
 use crate::node::{Node, config, eni, ip, key, times, warm};
 
@@ -174,4 +174,57 @@ fn safe_mode_leaves_the_look_for_half_made_enis_to_the_next_run() {
     let mut node = node.restarted(config(warm(0)), &files, PAUSE);
     node.pass(100.0);
     assert!(looked(&node));
+}
+
+#[test]
+fn an_address_whose_lease_ended_between_the_files_rests_when_ec2_gives_it_again() {
+    let mut node = Node::started(config(warm(0)), vec![eni(0, &[10])]);
+    node.add("a");
+    node.wire("a", ip(10));
+    node.enis[0] = eni(0, &[]);
+    node.look();
+    node.pass(60.0);
+    assert_eq!(node.lease("a"), Some((LeaseState::Orphan, ip(10))));
+    let before = node.files.clone();
+    node.del("a");
+    assert_eq!(node.lease("a"), None);
+    // The crash came after ipam.json and before the side file.
+    let files = StoredFiles {
+        side_file: before.side_file,
+        ipam_json: node.files.ipam_json.clone(),
+    };
+    let mut node = node.restarted(config(warm(0)), &files, PAUSE);
+    let early = node.add("b");
+    node.pass(10.0);
+    let (op, _) = node.only_run();
+    node.allocate(op, &[10]);
+    let late = node.add("c");
+    node.pass(19.0);
+    assert_eq!((node.granted(early), node.granted(late)), (None, None), "it rests");
+    node.pass(10.0);
+    assert_eq!(node.granted(early).or_else(|| node.granted(late)), Some(ip(10)));
+}
+
+#[test]
+fn an_eni_too_many_that_a_former_runs_call_made_goes_instead_of_being_attached() {
+    let mut tight = config(warm(1));
+    (tight.node.max_enis, tight.node.slots_per_eni) = (2, 1);
+    let mut node = Node::started(tight.clone(), vec![eni(0, &[10])]);
+    node.add("a");
+    node.pass(10.0);
+    assert!(matches!(node.only_run().1, Work::CreateEni { .. }));
+    let files = node.files.clone();
+    // The last slot is taken before the daemon is back.
+    node.enis.push(eni(1, &[20]));
+    node.kernel.macs.insert(eni(1, &[]).mac);
+    let mut node = node.restarted(tight, &files, PAUSE);
+    node.pass(10.0);
+    let (op, repeated) = node.only_run();
+    assert!(matches!(repeated, Work::CreateEni { .. }));
+    let mut surplus = eni(2, &[30]);
+    surplus.attachment = None;
+    let id = surplus.id.clone();
+    node.finish(op, Applied::Created(surplus));
+    node.pass(60.0);
+    assert_eq!(node.only_run().1, Work::DeleteEni { eni: id });
 }

@@ -281,3 +281,30 @@ fn an_eni_whose_device_is_gone_gives_no_address_until_it_is_back() {
     node.tell(ipam_core::Event::LinkAppeared { mac });
     assert_eq!(node.granted(req), Some(ip(20)));
 }
+
+#[test]
+fn a_look_that_came_too_soon_after_a_change_of_ours_is_repeated() {
+    let mut node = Node::started(config(warm(0)), vec![eni(0, &[10, 11])]);
+    node.pass(10.0);
+    node.enis[0] = eni(0, &[11]);
+    node.look();
+    let shown = |node: &Node| node.core.pool().supply().total;
+    assert_eq!(shown(&node), 2, "one view is not enough");
+    let looks = node.looks.len();
+    for container in ["a", "b"] {
+        node.add(container);
+    }
+    node.pass(1.0);
+    let (op, _) = node.only_run();
+    // The answer comes just before the second look, which may therefore show what was before it.
+    node.pass(26.0);
+    assert_eq!(node.looks.len(), looks, "the second look is yet to come");
+    node.allocate(op, &[12]);
+    node.pass(60.0);
+    assert_eq!(
+        shown(&node),
+        2,
+        "the address that is gone is forgotten: {:?}",
+        node.looks
+    );
+}
