@@ -111,7 +111,7 @@ pub const TABLE: &[Row] = &[
         "AWS_MANAGE_ENIS_NON_SCHEDULABLE",
         "false",
         Fallback,
-        "true: a cordoned node goes on growing and shrinking its pool",
+        "true: a cordoned node goes on growing and shrinking its pool, as every node does so far: cordons are not read yet",
     ),
     row("AWS_VPC_ENI_MTU", "9001", Refuse, "MTU of ENIs, 576 to 9001"),
     row(
