@@ -147,8 +147,9 @@ impl Core {
     /// What one call should ask for, with `room` slots.
     fn want(&self, ask: Ask, missing: Missing, room: u16) -> Want {
         let addresses = match (self.config.target, ask.kind) {
-            // In ENI mode an ENI is always filled: that is what the variable means.
-            (WarmTarget::Enis(_), AllocationMode::Addresses) => u32::from(self.config.node.slots_per_eni),
+            (WarmTarget::Enis(_), AllocationMode::Addresses) if self.fills_enis() => {
+                u32::from(self.config.node.slots_per_eni)
+            }
             // Our own target says nothing about single addresses that lots would contradict.
             (WarmTarget::Adaptive, AllocationMode::Addresses) => missing.wanted.max(LOT),
             (
@@ -169,6 +170,11 @@ impl Core {
             AllocationMode::Prefixes if defective!(self, PrefixIsOneAddress) => Want::Prefixes(slots(addresses)),
             AllocationMode::Prefixes => Want::Prefixes(slots(addresses.div_ceil(16))),
         }
+    }
+
+    /// In ENI mode an ENI is always filled: that is what the variable means. Not with single addresses that stand in for prefixes.
+    pub(crate) fn fills_enis(&self) -> bool {
+        matches!(self.config.target, WarmTarget::Enis(_)) && self.config.mode == AllocationMode::Addresses
     }
 
     pub(crate) fn need(&self) -> Need {

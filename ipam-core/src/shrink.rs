@@ -13,11 +13,12 @@ use crate::action::Work;
 use crate::address::AddressState;
 use crate::backoff::{Jitter, Need};
 use crate::block::Block;
-use crate::config::{AllocationMode, StartMode, WarmTarget};
+use crate::config::{AllocationMode, StartMode};
 use crate::core::Core;
 use crate::eni::{Eni, EniPhase};
 use crate::event::EniRole;
 use crate::mutant::defective;
+use crate::pool::Counted;
 use crate::subnets::ALL_SLACK;
 use crate::{BootTime, OpId, targets};
 
@@ -99,7 +100,9 @@ impl Core {
         if !self.due(rested, now) {
             return false;
         }
-        let surplus = self.surplus(peak, now).saturating_sub(self.sums().passing.free);
+        let all = self.surplus(peak, now);
+        let surplus = all.saturating_sub(self.sums().passing.free);
+        let lasting = all.saturating_sub(self.free_left_over());
         let candidates: Vec<EniId> = self
             .pool
             .enis()
@@ -108,7 +111,7 @@ impl Core {
                     defective!(self, DetachWithLease) && eni.role == EniRole::Managed && eni.phase == EniPhase::Ready;
                 is_empty(eni) && !self.routes_for_a_lease(eni) || unlooked
             })
-            .filter(|eni| !eni.is_open() || count_addresses(eni) <= surplus)
+            .filter(|eni| !eni.is_open() || count_addresses(eni) <= surplus && self.count_lasting(eni) <= lasting)
             .map(|e| e.id.clone())
             .collect();
         for id in candidates.into_iter().rev() {
@@ -146,8 +149,7 @@ impl Core {
         if surplus == 0 {
             return;
         }
-        // What growth does not count on cannot make others superfluous.
-        let lasting = surplus.saturating_sub(self.sums().passing.free);
+        let lasting = surplus.saturating_sub(self.free_left_over());
         let mode = self.config.mode;
         let left_over = match mode {
             AllocationMode::Addresses => AllocationMode::Prefixes,
@@ -166,13 +168,34 @@ impl Core {
         }
     }
 
+    /// Free addresses of the kind that the mode does not ask for. Single ones that stand in for prefixes are among them: growth
+    /// counts on them only until prefixes are tried again, so they cannot make a prefix superfluous.
+    fn free_left_over(&self) -> u32 {
+        let mode = self.config.mode;
+        let sums = self.pool.sums(|allocation| {
+            if mode.is_kind_of(allocation) {
+                Counted::Everywhere
+            } else {
+                Counted::Apart
+            }
+        });
+        sums.passing.free
+    }
+
+    /// Addresses of the ENI of the kind that the mode asks for.
+    fn count_lasting(&self, eni: &Eni) -> u32 {
+        let blocks = eni.blocks.iter();
+        let lasting = blocks.filter(|(allocation, _)| self.config.mode.is_kind_of(**allocation));
+        lasting.map(|(_, block)| block.tally().total).sum()
+    }
+
     /// The fewest allocations of this kind that are worth a call; `None`: they stay.
     fn least_lot(&self, kind: AllocationMode, now: BootTime) -> Option<usize> {
         let is_left_over = kind != self.config.mode && !self.stands_in();
         match kind {
             // They go as soon as they are empty, once what is to replace them is there.
             _ if is_left_over => (self.missing(now).wanted == 0 || self.room().is_none()).then_some(1),
-            AllocationMode::Addresses if matches!(self.config.target, WarmTarget::Enis(_)) => None,
+            AllocationMode::Addresses if self.fills_enis() => None,
             AllocationMode::Addresses => Some(LOT as usize),
             AllocationMode::Prefixes => Some(1),
         }

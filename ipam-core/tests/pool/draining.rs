@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipam_core::{
     BootTime, CoreConfig, EniPhase, Event, Placement, SubnetChoice, SubnetFact, SubnetsView, WarmTarget, Work,
 };
+use vpc_types::Allocation;
 
 use crate::node::{Node, config, eni, ip, prefix, warm};
 use crate::region::{Region, Subnet, names};
@@ -173,4 +174,52 @@ fn an_instance_that_takes_no_prefix_gets_single_addresses_and_falls_silent() {
     }
     assert!(node.granted(req).is_some());
     assert!(asked <= 2, "{asked} further tries within sixteen hours");
+}
+
+/// A node on whose ENIs single addresses stand in for prefixes, all but one on each free, once one prefix is to be had.
+fn stood_in_for(target: WarmTarget, slots: u16, enis: u16, pods: usize) -> Region {
+    let mut config = prefixes(target);
+    (config.node.slots_per_eni, config.node.max_enis) = (slots, enis);
+    let mut region = Region::with(Node::started(config, vec![eni(0, &[])]), Subnet::Fragmented);
+    region.run_pods(names(0..pods));
+    region.pass(60);
+    let mut kept = BTreeSet::new();
+    for name in names(0..pods) {
+        let address = Allocation::Ip(region.address_of(&name));
+        let home = region.node.enis.iter().find(|fact| fact.allocations.contains(&address));
+        if !kept.insert(home.unwrap().id.clone()) {
+            region.end_pod(&name);
+        }
+    }
+    region.pass(2_000);
+    assert_eq!(region.kinds().0, 0);
+    region.subnet = Subnet::OneBlock;
+    region.calls.clear();
+    region
+}
+
+#[test]
+fn the_one_prefix_to_be_had_is_not_given_back_for_single_addresses_that_stand_in() {
+    for (target, slots, enis, pods) in [(WarmTarget::Enis(1), 20, 2, 25), (warm(20), 4, 8, 21)] {
+        let mut region = stood_in_for(target, slots, enis, pods);
+        let singles = region.kinds().1;
+        for pod in 0..8 {
+            // Prefixes are tried again when something happens.
+            region.run_pods(names(100 + pod..101 + pod));
+            names(100 + pod..101 + pod).for_each(|name| region.end_pod(&name));
+            region.pass(1_200);
+        }
+        let gives_a_prefix = |work: &Work| {
+            let Work::ReleaseAddresses { allocations, .. } = work else {
+                return false;
+            };
+            allocations.iter().any(|one| matches!(one, Allocation::Prefix(_)))
+        };
+        assert!(!region.calls.iter().any(gives_a_prefix), "{:?}", region.calls);
+        assert!(
+            region.kinds().0 == 1 && region.kinds().1 <= singles,
+            "{:?}",
+            region.kinds()
+        );
+    }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Subnet {
     Empty,
     /// Addresses, but no free prefix.
     Fragmented,
+    /// The same, but for one prefix.
+    OneBlock,
 }
 
 /// A node with EC2 behind it.
@@ -110,7 +112,12 @@ impl Region {
     }
 
     fn lacks(&self, want: Want) -> bool {
-        self.subnet == Subnet::Fragmented && matches!(want, Want::Prefixes(1..))
+        let blocks = match self.subnet {
+            Subnet::Empty => return false,
+            Subnet::Fragmented => 0,
+            Subnet::OneBlock => 1 - self.kinds().0.min(1),
+        };
+        matches!(want, Want::Prefixes(count) if usize::from(count) > blocks)
     }
 
     fn take(&mut self, want: Want) -> BTreeSet<Allocation> {
