@@ -45,7 +45,11 @@ impl Core {
         let may = known && self.config.provisioning == Provisioning::Full;
         if may && self.growth_is_due(missing, now.boot) {
             let left = self.grow_on_enis(missing, now.boot);
-            self.grow_by_enis(left.less(self.room_soon(now.boot)), now);
+            let left = left.less(self.room_soon(now.boot));
+            // Our own target looks at bursts that are over: for the last one or two of it five calls are too many.
+            if left.urgent > 0 || left.wanted > self.level(now.boot).no_eni_for {
+                self.grow_by_enis(left, now);
+            }
         }
     }
 
@@ -207,7 +211,7 @@ impl Core {
         let mut level = self.level(now);
         if !self.has_open_slot() {
             // What comes next comes with an ENI, which takes ten times as long: the refill begins at once.
-            level.refill_below = level.warm;
+            level.refill_below = level.warm.saturating_sub(level.no_eni_for);
         }
         targets::missing(level, stock, unserved, self.config.node.max_pods)
     }

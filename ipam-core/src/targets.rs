@@ -121,9 +121,14 @@ impl WarmTarget {
             Self::Adaptive => warm.div_ceil(2),
             Self::Enis(_) | Self::Prefixes(_) | Self::Addresses { .. } => warm,
         };
+        let no_eni_for = match self {
+            Self::Adaptive => warm / 4,
+            Self::Enis(_) | Self::Prefixes(_) | Self::Addresses { .. } => 0,
+        };
         Level {
             warm,
             refill_below,
+            no_eni_for,
             minimum,
         }
     }
@@ -150,6 +155,8 @@ pub(crate) struct Level {
     pub(crate) warm: u32,
     /// Fewer than this many start a refill up to `warm`.
     pub(crate) refill_below: u32,
+    /// So few that are missing only from `warm` are not worth a further ENI.
+    pub(crate) no_eni_for: u32,
     /// Addresses to hold in all.
     pub(crate) minimum: u32,
 }

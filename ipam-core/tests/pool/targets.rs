@@ -312,3 +312,17 @@ fn an_address_of_a_prefix_is_granted_like_any_other() {
         "network and broadcast address of the block serve as well"
     );
 }
+
+#[test]
+fn our_own_target_makes_no_eni_for_the_last_address_of_a_burst() {
+    let mut region = Region::of(Node::started(config(WarmTarget::Adaptive), vec![eni(0, &[])]));
+    region.pass(60);
+    region.run_pods(names(0..5));
+    region.pass(3_000);
+    let made_one = region.calls.iter().any(|work| matches!(work, Work::CreateEni { .. }));
+    assert!(!made_one && region.held().len() == 9, "{:?}", region.calls);
+    region.run_pods(names(5..8));
+    region.pass(60);
+    let made_one = region.calls.iter().any(|work| matches!(work, Work::CreateEni { .. }));
+    assert!(made_one, "one address left is less than half of what a burst may want");
+}
