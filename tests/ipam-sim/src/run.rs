@@ -254,12 +254,13 @@ impl Runner {
     /// A day without users: no EC2 call but for the named exceptions, hardly an event.
     fn idle_day(&mut self) {
         let (calls, events) = (self.world.calls.clone(), self.world.own_events());
+        let unseen = verdict::unseen_losses(&self.world);
         self.settle(DAY);
         if self.world.violation.is_some() {
             return;
         }
         let events = self.world.own_events() - events;
-        match verdict::i7_an_idle_node_is_silent(&self.world, &calls, events) {
+        match verdict::i7_an_idle_node_is_silent(&self.world, &calls, unseen, events) {
             Ok(()) => self.world.coverage.hit("end", "idle-day"),
             Err(text) => self.world.violate(text),
         }
