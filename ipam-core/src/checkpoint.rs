@@ -82,6 +82,7 @@ impl Core {
                 .get(&Scope::OwnAvailable)
                 .is_some_and(|wish| wish.is_open()),
             rest_unknown: self.rest_unknown,
+            subnets_read: self.subnets.were_read(),
         };
         let side_file = side_file::encode(
             source,
@@ -192,6 +193,9 @@ impl Core {
                     state.forget_times();
                 }
                 core.restore_side(state, (!vouched).then_some(rest), now.boot);
+                if vouched && file.subnets_read {
+                    core.subnets_were_read();
+                }
                 if vouched {
                     Restored::Everything
                 } else {

@@ -15,6 +15,9 @@ use crate::event::{Applied, OpOutcome, Refusal, Scope};
 use crate::mutant::defective;
 use crate::{BootTime, Now, OpId};
 
+/// Refused deletions after which EC2 is asked where the ENI is.
+const DELETE_REFUSALS: u32 = 4;
+
 impl Work {
     /// A word for logs.
     pub fn kind(&self) -> &'static str {
@@ -296,10 +299,12 @@ impl Core {
     /// A refusal that concerns one ENI alone: pause that ENI, and look at it if EC2 knows more than we do.
     fn hold_eni(&mut self, work: &Work, refusal: Refusal, now: BootTime) {
         let timers = self.config.timers;
-        let look = work.is_ec2() && !matches!(work, Work::DeleteEni { .. });
+        let mut look = work.is_ec2();
         if let Some(eni) = work.eni().and_then(|id| self.pool.enis.get_mut(id)) {
             eni.refusals = (eni.refusals + 1).min(6);
             eni.last_refusal = Some(refusal);
+            // A detachment takes its seconds at EC2; only when it takes too long may the ENI be attached after all.
+            look &= eni.refusals >= DELETE_REFUSALS || !matches!(work, Work::DeleteEni { .. });
             let pause = timers.backoff_start * 2u32.pow(eni.refusals - 1);
             // The view that explains the refusal is believed only when nothing has changed for the settle time.
             eni.not_before = now.after(if look { pause.max(timers.settle * 2) } else { pause });

@@ -44,6 +44,9 @@ pub(crate) struct SideFile {
     /// How long addresses rest whose past this run did not know, while that still mattered: milliseconds.
     #[serde(default)]
     pub(crate) rest_unknown: Option<u64>,
+    /// Whether the ENIs' fitness for pods is what tags of their subnets said.
+    #[serde(default)]
+    pub(crate) subnets_read: bool,
     journal: Vec<OpRow>,
 }
 
@@ -180,6 +183,7 @@ pub(crate) struct SideSource<'a> {
     pub(crate) resting_elsewhere: Vec<(Ipv4Addr, BootTime)>,
     pub(crate) look_for_half_made: bool,
     pub(crate) rest_unknown: Option<Duration>,
+    pub(crate) subnets_read: bool,
 }
 
 pub(crate) fn encode<'a>(
@@ -205,6 +209,7 @@ pub(crate) fn encode<'a>(
             .collect(),
         look_for_half_made: source.look_for_half_made,
         rest_unknown: source.rest_unknown.map(|rest| millis(BootTime(rest))),
+        subnets_read: source.subnets_read,
         journal: ops
             .filter(|(_, record)| record.work.is_ec2())
             .map(|(op, record)| op_row(*op, &record.work))

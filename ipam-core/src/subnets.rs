@@ -54,6 +54,15 @@ pub(crate) struct Subnets {
     scarcity: BTreeMap<SubnetId, Scarcity>,
     /// The one that refused last, until any gives.
     short: Option<SubnetId>,
+    /// Whether the run before this one knew the tags.
+    read_before: bool,
+}
+
+impl Subnets {
+    /// Whether the ENIs' service is what tags said, now or in the run before.
+    pub(crate) fn were_read(&self) -> bool {
+        self.reading.is_some() || self.read_before
+    }
 }
 
 /// One subnet of the zone, as the last reading showed it.
@@ -349,6 +358,20 @@ impl Core {
             .iter()
             .flat_map(|reading| &reading.subnets)
             .filter(uses)
+    }
+
+    /// The files say which ENIs are closed to pods, so that a restart needs no reading.
+    pub(crate) fn subnets_were_read(&mut self) {
+        self.subnets.read_before = true;
+        self.wish(Scope::Subnets).wanted_at = None;
+    }
+
+    /// An ENI that no file knows: its subnet may be closed to pods.
+    pub(crate) fn eni_of_unknown_subnet(&mut self, now: BootTime) {
+        let by_tag = self.config.subnets == SubnetChoice::ByTag && self.may_view(Scope::Subnets);
+        if by_tag && self.subnets.reading.is_none() && !self.wish(Scope::Subnets).is_open() {
+            self.wish(Scope::Subnets).want(now);
+        }
     }
 
     pub(crate) fn subnets_viewed(&mut self, view: SubnetsView) {

@@ -187,6 +187,7 @@ impl Core {
         if fact.role.has_pods() {
             self.take_in(&fact.id, &fact.allocations, Self::found, now);
         }
+        self.eni_of_unknown_subnet(now);
         self.note_eni(&fact.id, "found");
     }
 

@@ -370,6 +370,27 @@ fn thread_3719_subnets_are_read_at_start_and_then_only_while_one_in_use_is_nearl
 }
 
 #[test]
+fn a_restart_with_its_files_reads_no_subnet_and_keeps_closed_what_tags_closed() {
+    let read = vec![
+        subnet(PRIMARY, 200, &[FOR_PODS]),
+        subnet("subnet-0456", 200, &[("kubernetes.io/role/cni", "0")]),
+    ];
+    let mut closed = eni(1, &[20, 21]);
+    closed.subnet = "subnet-0456".parse().unwrap();
+    let node = by_tag(config(warm(1)), vec![eni(0, &[10]), closed.clone()], read);
+    let mut after = config(warm(0));
+    after.subnets = SubnetChoice::ByTag;
+    let files = node.files.clone();
+    let mut node = node.restarted(after, &files, Duration::from_secs(5));
+    node.looks.clear();
+    node.pass(3_600.0);
+    assert_eq!(readings(&node), 0);
+    let (first, second) = (node.add("one"), node.add("two"));
+    assert_eq!(node.granted(first), Some(ip(10)));
+    assert_eq!(node.granted(second), None, "the other ENI is closed to pods");
+}
+
+#[test]
 fn a_reading_comes_before_an_eni_only_where_the_last_one_is_old_or_showed_little() {
     let second = |primary, other, pause| {
         let mut subnets = vec![subnet(PRIMARY, primary, &[])];

@@ -44,7 +44,7 @@ impl World {
             veth_prefix: VethPrefix::default(),
             max_waiting: self.scenario.max_waiting,
             boot_id: format!("boot-{}", self.boots),
-            nonce: Dice::of(self.fate.seed(), &format!("nonce {}", self.life.0)).u64(),
+            nonce: self.nonce(),
         }
     }
 
@@ -53,6 +53,11 @@ impl World {
         primary
             .map(|eni| eni.groups.iter().cloned().collect())
             .unwrap_or_default()
+    }
+
+    /// The living daemon's.
+    pub(crate) fn nonce(&self) -> u64 {
+        Dice::of(self.fate.seed(), &format!("nonce {}", self.life.0)).u64()
     }
 
     pub(crate) fn start_daemon(&mut self) {

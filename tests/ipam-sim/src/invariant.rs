@@ -345,7 +345,7 @@ fn i7_a_call_asks_for_no_more_than_can_be_used(world: &World, work: &Work) -> Re
 
 /// Without a look at the subnets, the one of the primary ENI is the only one known.
 fn new_enis_go_where_tags_allow(world: &World, work: &Work) -> Result<(), String> {
-    let Work::CreateEni { subnet, .. } = work else {
+    let Work::CreateEni { subnet, token, .. } = work else {
         return Ok(());
     };
     // Where tags are not looked at, nobody is told of them.
@@ -353,7 +353,14 @@ fn new_enis_go_where_tags_allow(world: &World, work: &Work) -> Result<(), String
     let given = unread || matches!(&world.placement, Placement::Given { subnet: wanted, .. } if wanted == subnet);
     let unknown = *subnet == world.subnet && !world.subnets_shown;
     // A repetition has the parameters of its first try, whatever has changed since.
-    if given || unknown || world.scenario.custom || world.scenario.has(Fault::Reconfigured) || world.is_usable(subnet) {
+    let repeated = !token.contains(&format!("{:016x}", world.nonce()));
+    if repeated
+        || given
+        || unknown
+        || world.scenario.custom
+        || world.scenario.has(Fault::Reconfigured)
+        || world.is_usable(subnet)
+    {
         return Ok(());
     }
     Err(format!("an ENI is created in {subnet}, whose tags forbid it"))
