@@ -300,11 +300,14 @@ impl Core {
     fn hold_eni(&mut self, work: &Work, refusal: Refusal, now: BootTime) {
         let timers = self.config.timers;
         let mut look = work.is_ec2();
+        let deletes = matches!(work, Work::DeleteEni { .. });
+        // Nobody waits for a deletion: one that is refused time and again is tried every quarter of an hour.
+        let most = if deletes { 11 } else { 6 };
         if let Some(eni) = work.eni().and_then(|id| self.pool.enis.get_mut(id)) {
-            eni.refusals = (eni.refusals + 1).min(6);
+            eni.refusals = (eni.refusals + 1).min(most);
             eni.last_refusal = Some(refusal);
             // A detachment takes its seconds at EC2; only when it takes too long may the ENI be attached after all.
-            look &= eni.refusals >= DELETE_REFUSALS || !matches!(work, Work::DeleteEni { .. });
+            look &= eni.refusals >= DELETE_REFUSALS || !deletes;
             let pause = timers.backoff_start * 2u32.pow(eni.refusals - 1);
             // The view that explains the refusal is believed only when nothing has changed for the settle time.
             eni.not_before = now.after(if look { pause.max(timers.settle * 2) } else { pause });
