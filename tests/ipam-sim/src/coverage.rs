@@ -132,6 +132,7 @@ const GROUPS: &[Group] = &[
             "Attach",
             "DeleteOnTermination",
             "AllocateAddresses",
+            "SetGroups",
             "ReleaseAddresses",
             "Detach",
             "DeleteEni",
@@ -156,6 +157,7 @@ const GROUPS: &[Group] = &[
             "Detach",
             "DeleteEni",
             "DeleteOnTermination",
+            "SetGroups",
         ],
     },
     Group {
