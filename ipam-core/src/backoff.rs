@@ -9,7 +9,8 @@ use crate::BootTime;
 use crate::action::Work;
 use crate::config::{NodeFacts, Timers};
 use crate::event::{Refusal, Scope};
-use crate::side_file::{BudgetRow, boot, millis};
+use crate::side_file::BudgetRow;
+use crate::time::{boot, millis};
 
 /// A refill waits so many times longer after a refusal than a call that a pod waits for.
 const REFILL_FACTOR: u32 = 10;

@@ -12,7 +12,7 @@ use crate::address::AddressState;
 use crate::config::{BootKind, CoreConfig};
 use crate::core::{Core, OpHistory, OpRecord, OpState};
 use crate::eni::{Backing, EniPhase};
-use crate::event::{EniRole, Scope};
+use crate::event::{EniRole, Placement, Scope};
 use crate::ipam_file::{self, Decoded, FileLease, RestoreError};
 use crate::lease::{Lease, LeaseState};
 use crate::mutant::{Defect, defective};
@@ -82,7 +82,8 @@ impl Core {
                 .get(&Scope::OwnAvailable)
                 .is_some_and(|wish| wish.is_open()),
             rest_unknown: self.rest_unknown,
-            subnets_read: self.subnets.were_read(),
+            // The primary ENI may be closed for another reason then.
+            subnets_read: self.subnets.were_read() && self.placement == Placement::Discovered,
         };
         let side_file = side_file::encode(
             source,
@@ -260,8 +261,10 @@ impl Core {
                     eni.mark(allocations, &AddressState::Releasing(op));
                 }
             }
+            // It may have been sent the moment before that run's end.
+            let since = now.after(self.config.timers.call_life);
             if !self.will_repeat(&work) {
-                let at = now.after(self.config.timers.settle);
+                let at = since.after(self.config.timers.settle);
                 self.wish(Scope::Attached).want(at);
             }
             self.next_op = self.next_op.max(op.0 + 1);
@@ -269,7 +272,7 @@ impl Core {
                 op,
                 OpRecord {
                     work,
-                    state: OpState::Unresolved { since: now },
+                    state: OpState::Unresolved { since },
                     history: OpHistory::MayHaveTakenEffect,
                 },
             );

@@ -112,6 +112,8 @@ pub struct Timers {
     pub eni_minimum_life: Duration,
     /// EC2's views may lag this far behind its answers (tail 5 s).
     pub settle: Duration,
+    /// A call that a former run sent may take effect this long after that run's end: the time-out of a call.
+    pub call_life: Duration,
     /// What IMDS shows may lag this far behind EC2 (half a minute was seen).
     pub imds_lag: Duration,
     /// Two views that both miss something must lie this far apart before it is forgotten.
@@ -151,6 +153,7 @@ impl Default for Timers {
             eni_idle: secs(600),
             eni_minimum_life: secs(60),
             settle: secs(5),
+            call_life: secs(10),
             imds_lag: secs(60),
             confirm_gap: secs(30),
             sweep_grace: secs(60),

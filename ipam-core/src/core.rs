@@ -311,7 +311,7 @@ impl Core {
             Event::SubnetsViewed(view) => self.subnets_viewed(view),
             Event::ImdsViewed(view) => self.imds_viewed(view, now.boot),
             Event::NodeConditionChanged(condition) => self.condition = condition,
-            Event::PlacementChanged(placement) => self.placement = placement,
+            Event::PlacementChanged(placement) => self.placement_changed(placement, now.boot),
             Event::Demand { pods } => self.demand = pods,
             Event::Tick => {}
         }

@@ -17,6 +17,7 @@ use crate::core::OpRecord;
 use crate::eni::{Backing, Eni, EniPhase, Service};
 use crate::event::{EniRole, OnTermination};
 use crate::lease::{Lease, LeaseState};
+use crate::time::{boot, millis};
 use crate::{BootTime, OpId, WallTime};
 
 /// Bumped when a reader of the former version would misread.
@@ -79,6 +80,9 @@ struct EniRow {
     /// Whether its subnet was closed to pods.
     #[serde(default)]
     closed: bool,
+    /// Whether EC2 had still to show what it holds.
+    #[serde(default)]
+    hearsay: bool,
     allocations: Vec<AllocationText>,
     /// Address, since, until: milliseconds since boot.
     cooling: Vec<(Ipv4Addr, u64, u64)>,
@@ -132,14 +136,6 @@ struct OpRow {
     card: Option<u16>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     allocations: Vec<String>,
-}
-
-pub(crate) fn millis(time: BootTime) -> u64 {
-    u64::try_from(time.0.as_millis()).unwrap_or(u64::MAX)
-}
-
-pub(crate) fn boot(millis: u64) -> BootTime {
-    BootTime(Duration::from_millis(millis))
 }
 
 fn parse_allocation(text: &str) -> Option<Allocation> {
@@ -248,6 +244,7 @@ fn eni_row(eni: &Eni) -> EniRow {
         cooling: eni.addresses().filter_map(cooling).collect(),
         missing: eni.addresses().filter_map(missing).collect(),
         blocked: eni.addresses().filter_map(blocked).collect(),
+        hearsay: eni.backing == Backing::HearsayOnly,
         idle_since: millis(eni.idle_since),
         known_since: millis(eni.known_since),
         changed_at: millis(eni.changed_at),
@@ -414,7 +411,11 @@ fn parse_eni(row: &EniRow) -> Option<Eni> {
         last_refusal: None,
         next_look: None,
         looks: 0,
-        backing: Backing::Sure,
+        backing: if row.hearsay {
+            Backing::HearsayOnly
+        } else {
+            Backing::Sure
+        },
         blocks: std::collections::BTreeMap::new(),
     };
     for AllocationText(allocation) in &row.allocations {

@@ -366,6 +366,15 @@ impl Core {
         self.wish(Scope::Subnets).wanted_at = None;
     }
 
+    /// The primary ENI's subnet counts again once nobody else says where pods' addresses come from.
+    pub(crate) fn placement_changed(&mut self, placement: Placement, now: BootTime) {
+        let is_back = placement == Placement::Discovered && self.placement != placement;
+        self.placement = placement;
+        if is_back {
+            self.eni_of_unknown_subnet(now);
+        }
+    }
+
     /// An ENI that no file knows: its subnet may be closed to pods.
     pub(crate) fn eni_of_unknown_subnet(&mut self, now: BootTime) {
         let by_tag = self.config.subnets == SubnetChoice::ByTag && self.may_view(Scope::Subnets);

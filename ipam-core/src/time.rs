@@ -39,3 +39,13 @@ pub struct Now {
     /// For files and tags.
     pub wall: WallTime,
 }
+
+/// As files hold it: milliseconds since boot.
+pub(crate) fn millis(time: BootTime) -> u64 {
+    u64::try_from(time.0.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Inverse of [`millis`].
+pub(crate) fn boot(millis: u64) -> BootTime {
+    BootTime(Duration::from_millis(millis))
+}

@@ -128,7 +128,8 @@ impl Core {
         // What is on its way out gives no address.
         let matters = |eni: &&Eni| eni.phase != EniPhase::Detached;
         let all_believed = self.pool.enis().filter(matters).all(|eni| self.believes(view, eni));
-        let late = view.started_at >= self.started_at.after(settle);
+        // Without a journal nobody knows which calls of that run are still on their way.
+        let late = view.started_at >= self.started_at.after(self.config.timers.call_life + settle);
         if late && all_believed && self.last_kernel.is_some() {
             // An earlier view may not have shown all that the former run had.
             self.rest_unknown = None;

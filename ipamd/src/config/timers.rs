@@ -51,6 +51,7 @@ fn slot<'a>(timers: &'a mut AllTimers, name: &str) -> Option<&'a mut Duration> {
         "eni_idle" => &mut pool.eni_idle,
         "eni_minimum_life" => &mut pool.eni_minimum_life,
         "settle" => &mut pool.settle,
+        "call_life" => &mut pool.call_life,
         "imds_lag" => &mut pool.imds_lag,
         "confirm_gap" => &mut pool.confirm_gap,
         "sweep_grace" => &mut pool.sweep_grace,

@@ -105,13 +105,13 @@ fn i1_no_address_is_held_by_two_sandboxes(world: &World) -> Result<(), String> {
 }
 
 fn i1_what_is_replied_is_durable(world: &World, key: &IpamKey, address: Ipv4Addr) -> Result<(), String> {
-    let file: Option<Value> = world
-        .disk
-        .ipam_json
-        .as_ref()
-        .and_then(|bytes| serde_json::from_slice(bytes).ok());
-    let text = address.to_string();
-    let matches = |entry: &Value| entry["containerID"] == key.container_id() && entry["ipv4"] == *text;
+    // As leniently as the readers of the file: keys in any case, a byte-order mark, bytes that are no text.
+    let file: Option<Value> = world.disk.ipam_json.as_ref().and_then(|bytes| {
+        let text = String::from_utf8_lossy(bytes).to_lowercase();
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).ok()
+    });
+    let (text, container) = (address.to_string(), key.container_id().to_lowercase());
+    let matches = |entry: &Value| entry["containerid"] == *container && entry["ipv4"] == *text;
     let listed = file
         .as_ref()
         .and_then(|file| file["allocations"].as_array())

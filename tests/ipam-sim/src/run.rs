@@ -254,7 +254,7 @@ impl Runner {
     /// A day without users: no EC2 call but for the named exceptions, hardly an event.
     fn idle_day(&mut self) {
         let (calls, events) = (self.world.calls.clone(), self.world.own_events());
-        let unseen = verdict::unseen_losses(&self.world);
+        let unseen = verdict::unseen_edits(&self.world);
         self.settle(DAY);
         if self.world.violation.is_some() {
             return;

@@ -135,9 +135,9 @@ pub(crate) fn i7_a_pod_is_served_where_there_is_room(world: &World, key: &IpamKe
     ))
 }
 
-/// Allocations that somebody took by hand and that the core still believes in: an IMDS that EC2 has contradicted for long is
-/// listened to once a day, be it right by then.
-pub(crate) fn unseen_losses(world: &World) -> u64 {
+/// What somebody did by hand and the core does not know yet: allocations that are gone, ENIs that came. An IMDS that EC2 has
+/// contradicted for long is listened to once a day, be it right by then.
+pub(crate) fn unseen_edits(world: &World) -> u64 {
     let may_be_unseen = world.foreign_edits > 0 && world.scenario.has(Fault::ImdsStale);
     let Some(core) = world.core.as_ref().filter(|_| may_be_unseen) else {
         return 0;
@@ -147,7 +147,9 @@ pub(crate) fn unseen_losses(world: &World) -> u64 {
         let there: BTreeSet<_> = fact.into_iter().flat_map(|eni| eni.allocations()).collect();
         eni.allocations().filter(|one| !there.contains(one)).count() as u64
     });
-    lost.sum()
+    let known = |id: &EniId| core.pool().enis().any(|eni| eni.id == *id);
+    let came = world.ec2.enis_of(&world.instance).filter(|eni| !known(&eni.id));
+    lost.sum::<u64>() + came.count() as u64
 }
 
 /// Calls since `before`, by kind. `unseen` losses may be found out, confirmed and made up for.
@@ -163,10 +165,10 @@ pub(crate) fn i7_an_idle_node_is_silent(
         let allowed = match *call {
             "Leaked" if sweeps => LEAK_LOOKS,
             // Once a day EC2 is asked whether an IMDS that goes on contradicting it has become right.
-            "Attached" if world.imds_is_wrong() || unseen > 0 => 2,
+            "Attached" if world.imds_is_wrong() || unseen > 0 => 2 + unseen,
             "Subnets" if is_tight(world) || lacks_prefixes(world) => SUBNET_LOOKS + SCARCE_TRIES,
             "CreateEni" | "AllocateAddresses" if is_tight(world) || lacks_prefixes(world) => SCARCE_TRIES,
-            "AllocateAddresses" => unseen,
+            "AllocateAddresses" | "SetGroups" => unseen,
             _ => 0,
         };
         if calls > allowed {

@@ -45,6 +45,7 @@ const TIMERS: &[(&str, &str)] = &[
     ("coalesce", "0.05"),
     ("refill_delay", "0.2"),
     ("settle", "0.3"),
+    ("call_life", "0.5"),
     ("confirm_gap", "1"),
     ("backoff_start", "0.1"),
     ("backoff_max", "1"),

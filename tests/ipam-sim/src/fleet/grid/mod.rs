@@ -39,11 +39,19 @@ pub enum Deviation {
     MinimumAlone,
     /// The pool holds no more than the pods that the kubelet admits could use.
     MaxPods,
+    /// Pods are packed, so fewer prefixes give as many free addresses; the reference spreads them at random.
+    PackedPrefixes,
 }
 
 impl Deviation {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::OwnDefault, Self::ReleaseLots, Self::MinimumAlone, Self::MaxPods];
+    pub const ALL: [Self; 5] = [
+        Self::OwnDefault,
+        Self::ReleaseLots,
+        Self::MinimumAlone,
+        Self::MaxPods,
+        Self::PackedPrefixes,
+    ];
 
     /// The word by which `docs/compat.md` names it.
     pub fn id(self) -> &'static str {
@@ -52,6 +60,7 @@ impl Deviation {
             Self::ReleaseLots => "release-lots",
             Self::MinimumAlone => "minimum-alone",
             Self::MaxPods => "max-pods",
+            Self::PackedPrefixes => "packed-prefixes",
         }
     }
 }
@@ -234,6 +243,17 @@ impl Point {
         super::targets::warm_target(self.targets, mode) == WarmTarget::Adaptive
     }
 
+    /// How many more prefixes the reference's formula asks for on a node with all its pods and so many addresses; `None` where
+    /// another target applies.
+    fn prefixes_asked_for(&self, addresses: u32) -> Option<u32> {
+        let mode = super::targets::mode(self.mode, &self.limits());
+        let WarmTarget::Prefixes(warm) = super::targets::warm_target(self.targets, mode) else {
+            return None;
+        };
+        let free = addresses.saturating_sub(self.pods());
+        Some((u32::from(warm) * 16).saturating_sub(free).div_ceil(16))
+    }
+
     fn explain(&self, ours: u32, theirs: u32) -> Result<Option<Deviation>, ()> {
         let is_set = |value: Option<u32>| value.is_some_and(|value| value > 0);
         let alone = is_set(self.targets.minimum_ip) && !is_set(self.targets.warm_ip);
@@ -245,6 +265,8 @@ impl Point {
             Ok(Some(Deviation::MinimumAlone))
         } else if ours < theirs && ours >= self.max_pods() {
             Ok(Some(Deviation::MaxPods))
+        } else if ours < theirs && self.prefixes_asked_for(ours) == Some(0) {
+            Ok(Some(Deviation::PackedPrefixes))
         } else if ours > theirs && ours - theirs < 4 {
             Ok(Some(Deviation::ReleaseLots))
         } else {
