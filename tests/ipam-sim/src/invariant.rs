@@ -354,7 +354,10 @@ fn new_enis_go_where_tags_allow(world: &World, work: &Work) -> Result<(), String
     let unknown = *subnet == world.subnet && !world.subnets_shown;
     // A repetition has the parameters of its first try, whatever has changed since.
     let repeated = !token.contains(&format!("{:016x}", world.nonce()));
+    // One that waited for the disk was decided on before.
+    let delayed = world.scenario.has(Fault::DiskFull) || world.scenario.has(Fault::WriteFailure);
     if repeated
+        || delayed
         || given
         || unknown
         || world.scenario.custom
