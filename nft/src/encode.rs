@@ -99,6 +99,19 @@ pub(crate) fn flush_chain(w: &mut Writer, table: &TableId, name: &str) {
     );
 }
 
+pub(crate) fn delete_rule(w: &mut Writer, table: &TableId, chain: &str, handle: u64) {
+    w.message(
+        format!("delete rule {handle} of chain {chain}"),
+        (msg::DELRULE, 0),
+        table.family.number(),
+        |w| {
+            w.text(attr::RULE_TABLE, &table.name);
+            w.text(attr::RULE_CHAIN, chain);
+            w.bytes(attr::RULE_HANDLE, &handle.to_be_bytes());
+        },
+    );
+}
+
 pub(crate) fn counter(w: &mut Writer, table: &TableId, name: &str) {
     w.message(
         format!("add counter {name}"),

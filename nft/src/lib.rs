@@ -11,6 +11,7 @@ mod canonical;
 mod encode;
 mod encode_expr;
 mod expr;
+mod foreign;
 mod interval;
 pub mod key;
 mod numbers;
@@ -27,6 +28,7 @@ pub use expr::{
     CmpOp, CtKey, DynsetOp, Expr, FibFlags, FibResult, LookupMode, MetaKey, NatKind, PayloadBase, Random, Register,
     Reject, Verdict,
 };
+pub use foreign::FoundRule;
 pub use interval::merge;
 pub use read::{CounterValue, FoundElement};
 pub use socket::{CommitError, NftSocket, ReadError, Refusal};

@@ -58,11 +58,17 @@ pub(crate) mod attr {
 
     pub(crate) const RULE_TABLE: u16 = 1;
     pub(crate) const RULE_CHAIN: u16 = 2;
+    pub(crate) const RULE_HANDLE: u16 = 3;
     pub(crate) const RULE_EXPRESSIONS: u16 = 4;
     pub(crate) const RULE_USERDATA: u16 = 7;
 
     pub(crate) const EXPR_NAME: u16 = 1;
     pub(crate) const EXPR_DATA: u16 = 2;
+
+    /// Of expressions `match` and `target`, which call xtables.
+    pub(crate) const XT_NAME: u16 = 1;
+    pub(crate) const XT_INFO: u16 = 3;
+    pub(crate) const IMMEDIATE_DATA: u16 = 2;
 
     pub(crate) const SET_TABLE: u16 = 1;
     pub(crate) const SET_NAME: u16 = 2;

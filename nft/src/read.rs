@@ -31,7 +31,7 @@ pub(crate) fn be_u32(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_be_bytes)
 }
 
-fn be_u64(value: &[u8]) -> Option<u64> {
+pub(crate) fn be_u64(value: &[u8]) -> Option<u64> {
     value.try_into().ok().map(u64::from_be_bytes)
 }
 

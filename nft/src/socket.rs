@@ -289,7 +289,7 @@ impl NftSocket {
     }
 
     /// Repeats a dump until nobody changed the ruleset meanwhile. What does not exist is an empty dump.
-    fn dump(
+    pub(crate) fn dump(
         &mut self,
         what: &'static str,
         kind: u16,

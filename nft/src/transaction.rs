@@ -89,6 +89,12 @@ impl Transaction {
         self
     }
 
+    /// Deletes one rule; see [`FoundRule`](crate::FoundRule).
+    pub fn delete_rule(&mut self, table: &TableId, chain: &str, handle: u64) -> &mut Self {
+        encode::delete_rule(&mut self.writer, table, chain, handle);
+        self
+    }
+
     /// Deletes all rules of a chain.
     pub fn flush_chain(&mut self, table: &TableId, chain: &str) -> &mut Self {
         encode::flush_chain(&mut self.writer, table, chain);
