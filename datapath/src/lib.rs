@@ -19,6 +19,7 @@ pub mod observe;
 pub mod pod;
 mod snat;
 mod sysctl;
+pub mod takeover;
 
 pub use clear::{ClearError, Cleared, Owner, clear, clear_own};
 pub use eni::{Change, EniError, EniReady, EniWiring, setup_eni, teardown_eni};
