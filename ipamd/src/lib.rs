@@ -19,3 +19,4 @@ pub mod owner;
 pub mod paths;
 pub mod run;
 pub mod serve;
+pub mod takeover;

@@ -30,6 +30,11 @@ impl Paths {
         }
     }
 
+    /// The file by which xtables programs exclude each other, as `XTABLES_LOCKFILE` is by default.
+    pub fn xtables_lock(&self) -> PathBuf {
+        self.under_root("/run/xtables.lock")
+    }
+
     /// Another absolute path below the root.
     pub fn under_root(&self, path: &str) -> PathBuf {
         join(&self.root, path)

@@ -23,7 +23,7 @@ use crate::metadata::Metadata;
 use crate::observe::{Calls, Observer};
 use crate::owner::{self, Inbox, Input, Owner};
 use crate::serve::{self, Context, ExternalSnat, NodeReply, PoolReply};
-use crate::{monitor, observe};
+use crate::{monitor, observe, takeover};
 
 /// Pause before a broken source of kernel notices is replaced.
 const RESUBSCRIBE: Duration = Duration::from_secs(1);
@@ -90,6 +90,7 @@ async fn run_as(config: Config, calls: Calls, found: Found, stop: StopSignals) -
     let mut socket = RouteSocket::open().context("cannot open a netlink socket")?;
     let vpc_cidrs = node.facts.vpc_cidrs.clone();
     apply_node(&mut socket, &node.datapath(&config, vpc_cidrs.clone())).context("cannot set up the node's rules")?;
+    takeover::start(config.paths.xtables_lock()).context("cannot start a thread")?;
     let core = boot::restore(&node, &config)?;
 
     let (inbox, queue) = owner::queue();

@@ -10,8 +10,10 @@ use crate::context::Context;
 use crate::run::{self, Deadline};
 
 /// A program and the Debian package that brings it.
-const NEEDED: [(&str, &str); 4] = [
+const NEEDED: [(&str, &str); 6] = [
     ("nft", "nftables"),
+    ("iptables-nft", "iptables"),
+    ("iptables-legacy", "iptables"),
     ("ip", "iproute2"),
     ("strace", "strace"),
     ("python3", "python3"),

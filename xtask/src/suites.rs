@@ -29,6 +29,8 @@ const JUDGED: &[&str] = &[
     "--test",
     "pod",
     "--test",
+    "takeover",
+    "--test",
     "traffic",
     "--no-fail-fast",
 ];

@@ -61,6 +61,8 @@ pub enum Finding {
     MarkRule,
     /// The nftables table differs.
     NodeTable { difference: String },
+    /// Rules of the reference are still there.
+    ReferenceRules { program: &'static str, rules: usize },
     /// EC2 shows an ENI here that the daemon does not know.
     EniUnknown { eni: EniId },
     /// The daemon has an ENI that EC2 does not show on this instance.
@@ -116,6 +118,7 @@ impl Finding {
             Self::RuleWithoutEni { .. } => "RuleWithoutEni",
             Self::MarkRule => "MarkRule",
             Self::NodeTable { .. } => "NodeTable",
+            Self::ReferenceRules { .. } => "ReferenceRules",
             Self::EniUnknown { .. } => "EniUnknown",
             Self::EniNotAtEc2 { .. } => "EniNotAtEc2",
             Self::AddressNotAtEc2 { .. } => "AddressNotAtEc2",
@@ -159,7 +162,7 @@ impl Finding {
             Self::AddressNotAtEc2 { address, eni, pod } => {
                 (object.address, object.eni, object.pod) = (Some(*address), eni.as_ref(), pod.as_deref());
             }
-            Self::ForeignRule { .. } | Self::MarkRule | Self::NodeTable { .. } => {}
+            Self::ForeignRule { .. } | Self::MarkRule | Self::NodeTable { .. } | Self::ReferenceRules { .. } => {}
         }
         object
     }
@@ -281,6 +284,10 @@ impl Finding {
             Self::NodeTable { difference } => format!(
                 "nftables table ip aws-cni differs ({difference}), so connections that leave the VPC break: the daemon \
                  restores it within half a minute; find out who changes it"
+            ),
+            Self::ReferenceRules { program, rules } => format!(
+                "{rules} rules of the reference's iptables chains are left ({program}): they do no harm until the VPC gains a \
+                 range, which they would translate; the daemon's log says why it could not remove them at its start"
             ),
             _ => return None,
         })

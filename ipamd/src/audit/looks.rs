@@ -37,6 +37,15 @@ pub struct NodeLook {
     pub table: Option<String>,
 }
 
+/// Rules that the reference left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftoverLook {
+    /// The program that shows them.
+    pub program: &'static str,
+    /// How many, those within its chains included.
+    pub rules: usize,
+}
+
 /// Right or wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Judgement {

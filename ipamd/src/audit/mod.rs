@@ -18,7 +18,7 @@ use vpc_types::{EniId, RouteTableId};
 
 pub use account::{Account, AddressAccount, EniAccount, LeaseAccount, Role, Settled};
 pub use finding::{Finding, Object};
-pub use looks::{Ec2Look, EniLook, Judgement, KernelLook, NodeLook};
+pub use looks::{Ec2Look, EniLook, Judgement, KernelLook, LeftoverLook, NodeLook};
 
 /// Everything that was looked at; `None` where the look failed or was not wanted.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +27,8 @@ pub struct Looks {
     pub kernel: Option<KernelLook>,
     /// The node's own rules.
     pub node: Option<NodeLook>,
+    /// Rules of the reference, of each kind that was looked for.
+    pub leftovers: Vec<LeftoverLook>,
     /// ENIs and addresses.
     pub ec2: Option<Ec2Look>,
 }
@@ -58,6 +60,11 @@ pub fn audit(pool: &Settled, looks: &Looks) -> BTreeSet<Finding> {
         findings.extend((node.mark_rule == Judgement::Wrong).then_some(Finding::MarkRule));
         findings.extend(node.table.clone().map(|difference| Finding::NodeTable { difference }));
     }
+    let left = looks.leftovers.iter().filter(|left| left.rules > 0);
+    findings.extend(left.map(|left| Finding::ReferenceRules {
+        program: left.program,
+        rules: left.rules,
+    }));
     if let Some(ec2) = &looks.ec2 {
         enis_at_ec2(pool, ec2, &mut findings);
         addresses_at_ec2(pool, ec2, &mut findings);

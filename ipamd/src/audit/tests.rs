@@ -128,6 +128,7 @@ fn world() -> World {
         looks: Looks {
             kernel: Some(kernel),
             node: Some(NodeLook::default()),
+            leftovers: Vec::new(),
             ec2: Some(ec2),
         },
     }
@@ -414,4 +415,12 @@ fn a_sandbox_with_two_interfaces_has_two_veths_of_one_alias() {
     assert_eq!(world.kinds(), Vec::<&str>::new());
     world.kernel().routes.insert(ip(12), "eniweb".to_owned());
     assert_eq!(world.kinds(), ["WrongRoute"]);
+}
+
+#[test]
+fn rules_that_the_reference_left_are_named_with_their_kind() {
+    let mut world = world();
+    let left = |program, rules| LeftoverLook { program, rules };
+    world.looks.leftovers = vec![left("iptables-nft", 0), left("iptables-legacy", 9)];
+    assert_eq!(world.kinds(), ["ReferenceRules"]);
 }

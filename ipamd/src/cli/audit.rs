@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use cloud::{Ec2Client, ImdsClient, ReadEc2};
+use datapath::takeover::{Variant, find_leftovers};
 use datapath::{Change, NodeConfig, NodePorts, RouteSocket, inspect, inspect_node};
 use ipam_core::{AddressKind, EniPhase, LeaseState};
 use proto::agent::agent_client::AgentClient;
@@ -20,8 +21,8 @@ use vpc_types::{EniId, FwMark, InstanceId, IpamKey, PodName, RouteTableId, VethP
 
 use super::{Answer, Output, connect, pretty};
 use crate::audit::{
-    Account, AddressAccount, Ec2Look, EniAccount, Finding, Judgement, KernelLook, LeaseAccount, Looks, NodeLook, Role,
-    Settled, audit as compare,
+    Account, AddressAccount, Ec2Look, EniAccount, Finding, Judgement, KernelLook, LeaseAccount, LeftoverLook, Looks,
+    NodeLook, Role, Settled, audit as compare,
 };
 use crate::clock;
 use crate::config::Config;
@@ -110,6 +111,16 @@ async fn look(config: &Config, wish: Ec2Wish) -> Result<Round> {
     match node(&facts.rules) {
         Ok(look) => looks.node = Some(look),
         Err(error) => round.blind.push(Blind::new("nftables", &error)),
+    }
+    for variant in [Variant::Nft, Variant::Legacy] {
+        let program = variant.program();
+        match find_leftovers(variant) {
+            Ok(found) => looks.leftovers.push(LeftoverLook {
+                program,
+                rules: found.rules,
+            }),
+            Err(error) => round.blind.push(Blind::new(program, &error.into())),
+        }
     }
     if wish == Ec2Wish::Looked {
         match ec2(config, &facts).await {
