@@ -14,6 +14,8 @@ use crate::context::Context;
 pub(crate) const PAGE: &str = "docs/configuration.md";
 /// Variables of the daemon's own.
 const DAEMON: &str = "ipamd/src/config/raw.rs";
+/// Variables of init container and entrypoint.
+const SETUP: &str = "node-setup/src/variables.rs";
 /// Variables of the AWS client.
 const CLIENT: &str = "cloud/src/config.rs";
 
@@ -40,14 +42,29 @@ pub(crate) fn page(root: &Path) -> Result<String> {
 }
 
 fn tables(root: &Path) -> Result<String> {
-    let mut text =
-        String::from("## The daemon\n\n| variable | default | on a bad value | meaning |\n|---|---|---|---|\n");
-    for (_, entry) in entries(root, DAEMON, "TABLE")? {
-        let [name, default, on_bad, meaning] = fields(&entry, DAEMON)?;
+    let mut text = format!(
+        "## The daemon\n\n{}\n## Init container and entrypoint\n\n{}",
+        settings(root, DAEMON, "the daemon does not start")?,
+        settings(root, SETUP, "the container ends, and nothing was changed")?
+    );
+    text.push_str("\n## The AWS client\n\n| variable | read by | meaning |\n|---|---|---|\n");
+    for (maker, entry) in entries(root, CLIENT, "VARIABLES")? {
+        let [name, meaning] = fields(&entry, CLIENT)?;
+        let reader = if maker == "us" { "us" } else { "the AWS SDK" };
+        text.push_str(&format!("| `{name}` | {reader} | {meaning} |\n"));
+    }
+    Ok(text)
+}
+
+/// A table with defaults.
+fn settings(root: &Path, file: &str, refused: &str) -> Result<String> {
+    let mut text = String::from("| variable | default | on a bad value | meaning |\n|---|---|---|---|\n");
+    for (_, entry) in entries(root, file, "TABLE")? {
+        let [name, default, on_bad, meaning] = fields(&entry, file)?;
         let on_bad = match on_bad.as_str() {
             "Fallback" => "the default, and a warning",
-            "Refuse" => "the daemon does not start",
-            other => bail!("{DAEMON}: `{other}` has no words here"),
+            "Refuse" => refused,
+            other => bail!("{file}: `{other}` has no words here"),
         };
         let default = if default.is_empty() {
             String::new()
@@ -55,12 +72,6 @@ fn tables(root: &Path) -> Result<String> {
             format!("`{default}`")
         };
         text.push_str(&format!("| `{name}` | {default} | {on_bad} | {meaning} |\n"));
-    }
-    text.push_str("\n## The AWS client\n\n| variable | read by | meaning |\n|---|---|---|\n");
-    for (maker, entry) in entries(root, CLIENT, "VARIABLES")? {
-        let [name, meaning] = fields(&entry, CLIENT)?;
-        let reader = if maker == "us" { "us" } else { "the AWS SDK" };
-        text.push_str(&format!("| `{name}` | {reader} | {meaning} |\n"));
     }
     Ok(text)
 }

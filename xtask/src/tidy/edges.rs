@@ -40,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "cni-plugin",
         &["cni-spec", "datapath", "log-file", "netlink", "proto", "vpc-types"],
     ),
+    ("node-setup", &["cni-spec", "netlink", "vpc-types"]),
     ("vpc-fabric", &["netlink", "nft", "vpc-types"]),
     ("vpc-sim", &["netlink", "nft", "vpc-fabric", "vpc-types"]),
     ("ipam-sim", &["ipam-core", "vpc-sim", "vpc-types"]),
@@ -93,6 +94,11 @@ const MUST_NOT_REACH: &[(&str, &[&str], &str)] = &[
             "tracing-subscriber",
         ],
         "it is pure: events in, actions out",
+    ),
+    (
+        "node-setup",
+        &["cloud", "aws-*", "kube*", "ipam-core", "netlink", "tonic*"],
+        "it runs before the daemon, and beside it for as long as the node lives",
     ),
     (
         "vpc-sim",
