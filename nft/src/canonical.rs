@@ -129,6 +129,15 @@ impl CanonicalTable {
             .extend(read::text(payload, attr::OBJ_NAME).map(str::to_owned));
     }
 
+    /// Whether a rule has the instructions of the other table's only rule in one piece.
+    pub(crate) fn has_rule_with(&self, other: &Self) -> bool {
+        let Some(run) = other.rules.values().flatten().next() else {
+            return false;
+        };
+        let mut rules = self.rules.values().flatten();
+        rules.any(|rule| rule.exprs.windows(run.exprs.len().max(1)).any(|part| part == run.exprs))
+    }
+
     pub(crate) fn set_names(&self) -> Vec<String> {
         self.sets.keys().cloned().collect()
     }

@@ -52,6 +52,11 @@ pub fn oifname(name: &str) -> Vec<Expr> {
     meta_cmp(MetaKey::OifName, CmpOp::Eq, key::ifname(name))
 }
 
+/// `oifname != "ens5"`.
+pub fn oifname_not(name: &str) -> Vec<Expr> {
+    meta_cmp(MetaKey::OifName, CmpOp::Ne, key::ifname(name))
+}
+
 /// `iifname "eni*"`.
 pub fn iifname_prefix(prefix: &str) -> Vec<Expr> {
     meta_cmp(MetaKey::IifName, CmpOp::Eq, key::ifname_prefix(prefix))

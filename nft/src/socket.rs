@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use netlink::{Attributes, Errno, Protocol, Received, Socket, SocketError, parse_str};
 
+use crate::Expr;
 use crate::canonical::{CanonicalTable, Comparison, names};
 use crate::numbers::{SUBSYSTEM, attr, flag, msg};
 use crate::read::{self, CounterValue, FoundElement, be_u32};
-use crate::table::{Table, TableId};
+use crate::table::{Chain, Rule, Table, TableId};
 use crate::transaction::Transaction;
 use crate::write::{Writer, Written};
 
@@ -207,15 +208,23 @@ impl NftSocket {
 
     /// Compares a table with what the kernel holds under its name. Counts, and the elements of dynamic sets, do not matter.
     pub fn compare(&mut self, table: &Table) -> Result<Comparison, ReadError> {
-        let mut wanted = CanonicalTable::default();
-        wanted.note_table();
-        let mut transaction = Transaction::new();
-        transaction.add_table(table);
-        for frame in frames(&transaction.writer.buffer) {
-            absorb(&mut wanted, frame.kind, frame.payload);
-        }
         let found = self.read_table(&table.id)?;
-        Ok(wanted.compare(&found))
+        Ok(canonical(table).compare(&found))
+    }
+
+    /// Whether some rule of the kernel's table has these instructions in one piece.
+    pub fn holds(&mut self, table: &TableId, instructions: Vec<Expr>) -> Result<bool, ReadError> {
+        let chain = Chain {
+            name: String::new(),
+            base: None,
+            rules: vec![Rule::new([instructions])],
+        };
+        let pattern = Table {
+            id: table.clone(),
+            chains: vec![chain],
+            ..Table::empty(table.family, "")
+        };
+        Ok(self.read_table(table)?.has_rule_with(&canonical(&pattern)))
     }
 
     fn read_table(&mut self, id: &TableId) -> Result<CanonicalTable, ReadError> {
@@ -372,6 +381,18 @@ impl NftSocket {
 }
 
 /// Adds one message of a table, wanted or found, to its canonical form.
+/// What the kernel would show of a table.
+fn canonical(table: &Table) -> CanonicalTable {
+    let mut wanted = CanonicalTable::default();
+    wanted.note_table();
+    let mut transaction = Transaction::new();
+    transaction.add_table(table);
+    for frame in frames(&transaction.writer.buffer) {
+        absorb(&mut wanted, frame.kind, frame.payload);
+    }
+    wanted
+}
+
 fn absorb(table: &mut CanonicalTable, kind: u16, payload: &[u8]) {
     match kind ^ SUBSYSTEM {
         msg::NEWCHAIN => table.add_chain(payload),
