@@ -5,14 +5,11 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use netlink::packet::AddressFamily;
-use netlink::packet::RouteNetlinkMessage as Message;
-use netlink::packet::rule::RuleMessage;
 use netlink::{Attributes, DumpError, RouteSocket, parse_u32};
 use vpc_types::{IfIndex, RouteTableId};
 
 use crate::ids::{RULE_FROM_ENI, RULE_FROM_POD, RULE_TO_POD};
-use crate::kernel::{NEW_RULE, parse_rule, routes};
+use crate::kernel::{parse_rule, routes, rule_messages};
 use crate::observe::{KernelView, ObserveError, observe};
 
 /// What an ENI's table says.
@@ -67,11 +64,11 @@ fn table_of(s: &mut RouteSocket, table: RouteTableId) -> Result<EniTable, DumpEr
 }
 
 fn odd_rules(s: &mut RouteSocket) -> Result<Vec<u32>, DumpError> {
-    let mut request = RuleMessage::default();
-    request.header.family = AddressFamily::Inet;
-    let found = s.dump_raw("list rules", &Message::GetRule(request))?;
-    let payloads = found.iter().filter(|message| message.kind == NEW_RULE);
-    Ok(payloads.filter_map(|message| odd_priority(&message.payload)).collect())
+    let found = rule_messages(s)?;
+    Ok(found
+        .iter()
+        .filter_map(|message| odd_priority(&message.payload))
+        .collect())
 }
 
 /// The rule's priority, if it is one of ours and the rule is none of ours.

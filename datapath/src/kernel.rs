@@ -144,6 +144,26 @@ pub(crate) fn parse_rule(payload: &[u8]) -> Option<Rule> {
     })
 }
 
+/// Whether a rule selects by addresses and mark alone. Others look like ours to [`parse_rule`], and are not.
+pub(crate) fn is_plain_rule(payload: &[u8]) -> bool {
+    const SUPPRESS_PREFIX_LEN: u16 = 14;
+    /// `FRA_DST`, `FRA_SRC`, `FRA_PRIORITY`, `FRA_FWMARK`, `FRA_TABLE`, `FRA_FWMASK`, `FRA_PAD`, `FRA_PROTOCOL`.
+    const PLAIN: [u16; 8] = [1, 2, 6, 10, 15, 16, 18, 21];
+    /// `FIB_RULE_INVERT`.
+    const INVERT: u32 = 2;
+    let Some(header) = payload.first_chunk::<RULE_HEADER>() else {
+        return false;
+    };
+    let (tos, flags) = (header[3], parse_u32(&header[8..]).unwrap_or(INVERT));
+    let is_plain = |kind, value: &[u8]| match kind {
+        // Always in a dump; all ones stand for "none".
+        SUPPRESS_PREFIX_LEN => parse_u32(value) == Some(u32::MAX),
+        _ => PLAIN.contains(&kind),
+    };
+    let mut attributes = Attributes::after_header(payload, RULE_HEADER);
+    tos == 0 && flags & INVERT == 0 && attributes.all(|attribute| is_plain(attribute.kind, attribute.value))
+}
+
 pub(crate) fn parse_ipv4(value: &[u8]) -> Option<Ipv4Addr> {
     value.try_into().ok().map(|octets: [u8; 4]| octets.into())
 }
@@ -204,14 +224,17 @@ pub(crate) fn routes(socket: &mut RouteSocket, table: u32) -> Result<Vec<FoundRo
 
 /// All IPv4 rules that may be ours.
 pub(crate) fn rules(socket: &mut RouteSocket) -> Result<Vec<Rule>, DumpError> {
+    let found = rule_messages(socket)?;
+    Ok(found.iter().filter_map(|m| parse_rule(&m.payload)).collect())
+}
+
+/// All IPv4 rules as the kernel tells them.
+pub(crate) fn rule_messages(socket: &mut RouteSocket) -> Result<Vec<RawMessage>, DumpError> {
     let mut request = RuleMessage::default();
     request.header.family = AddressFamily::Inet;
-    let found = socket.dump_raw("list rules", &Message::GetRule(request))?;
-    Ok(found
-        .iter()
-        .filter(|message| message.kind == NEW_RULE)
-        .filter_map(|m| parse_rule(&m.payload))
-        .collect())
+    let mut found = socket.dump_raw("list rules", &Message::GetRule(request))?;
+    found.retain(|message| message.kind == NEW_RULE);
+    Ok(found)
 }
 
 /// The device of the main table's /32 route to `address`, without listing the table.

@@ -1,4 +1,5 @@
-//! The node itself: MTU of the primary ENI, the mark rule, and the nf_tables table that marks and translates.
+//! The node itself: MTU of the primary ENI, the rules for marked packets and for external services, and the nf_tables table
+//! that marks and translates.
 //!
 //! Everything is compared first and touched only where it differs, so that a restart interrupts no connection. Sets no
 //! system control: the daemon may not. Called by the daemon, at start, when the VPC's networks change, and after others
@@ -7,16 +8,17 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use netlink::message::{LinkRef, Rule, set_link};
-use netlink::packet::RouteNetlinkMessage as Message;
+use netlink::message::{LinkRef, set_link};
 use netlink::packet::link::LinkAttribute;
-use netlink::{AnswerError, DumpError, Errno, RouteSocket, SocketError};
+use netlink::{AnswerError, DumpError, RouteSocket, SocketError};
 use nft::{CommitError, Comparison, Difference, NftSocket, Random, ReadError, Table, Transaction};
-use vpc_types::{FwMark, MacAddress, RouteTableId, VethPrefix};
+use vpc_types::{FwMark, MacAddress, VethPrefix};
 
 pub use crate::eni::Change;
-use crate::ids::RULE_MARK;
-use crate::kernel::{ADD, find_eni, links, rules};
+use crate::ids::{RULE_EXTERNAL_SERVICE, RULE_MARK};
+use crate::kernel::{Link, find_eni, links, rule_messages};
+use crate::mark_rule::MarkRules;
+use crate::service_rules::ServiceRules;
 use crate::snat::{desired_table, table_id};
 
 /// Who translates the source of traffic that leaves the VPC.
@@ -57,6 +59,8 @@ pub struct NodeConfig {
     pub vpc_cidrs: Vec<Ipv4Net>,
     /// More networks without translation.
     pub exclude_cidrs: Vec<Ipv4Net>,
+    /// Networks reached through table main, whatever ENI a pod is on.
+    pub service_cidrs: Vec<Ipv4Net>,
     /// The mark of connections that leave by the primary ENI.
     pub mark: FwMark,
     /// Beginning of host veth names.
@@ -72,6 +76,8 @@ pub struct NodeApplied {
     pub mtu: Change,
     /// The mark rule.
     pub mark_rule: Change,
+    /// The rules for external services.
+    pub service_rules: Change,
     /// The nf_tables table; what was different before, if it was replaced.
     pub table: Option<Difference>,
 }
@@ -79,8 +85,12 @@ pub struct NodeApplied {
 impl NodeApplied {
     /// Whether anything had to be done.
     pub fn change(&self) -> Change {
-        let same = self.mtu == Change::Unchanged && self.mark_rule == Change::Unchanged && self.table.is_none();
-        if same { Change::Unchanged } else { Change::Changed }
+        let parts = [self.mtu, self.mark_rule, self.service_rules];
+        if self.table.is_none() && parts.iter().all(|part| *part == Change::Unchanged) {
+            Change::Unchanged
+        } else {
+            Change::Changed
+        }
     }
 }
 
@@ -110,6 +120,9 @@ pub enum NodeError {
     /// The mark rule was refused.
     #[error("change rule {RULE_MARK} for marked packets")]
     MarkRule(#[source] AnswerError),
+    /// A rule for an external service was refused.
+    #[error("change rules {RULE_EXTERNAL_SERVICE} for external services")]
+    ServiceRules(#[source] AnswerError),
     /// No nf_tables socket.
     #[error("open nf_tables socket")]
     OpenNft(#[source] SocketError),
@@ -123,17 +136,28 @@ pub enum NodeError {
 
 /// Brings the node's kernel state to what it should be, in the current namespace.
 pub fn apply_node(s: &mut RouteSocket, config: &NodeConfig) -> Result<NodeApplied, NodeError> {
-    let links = links(s).map_err(NodeError::Look)?;
-    let primary = find_eni(&links, config.primary_mac).ok_or(NodeError::PrimaryMissing {
-        mac: config.primary_mac,
-    })?;
-    let mtu = apply_mtu(s, primary, config.mtu)?;
-    let mark_rule = apply_mark_rule(s, config)?;
-    let table = apply_table(desired_table(config, &primary.name))?;
+    let primary = find_primary(s, config)?;
+    let found = FoundRules::look(s, config)?;
+    let mut nft = NftSocket::open().map_err(NodeError::OpenNft)?;
+    let retired = found.marks.retired(&mut nft).map_err(NodeError::ReadTable)?;
+    let mtu = apply_mtu(s, &primary, config.mtu)?;
+    let service_rules = found
+        .services
+        .apply(s, &config.service_cidrs)
+        .map_err(NodeError::ServiceRules)?;
+    if wants_mark_rule(config) {
+        found.marks.add(s).map_err(NodeError::MarkRule)?;
+    }
+    let table = apply_table(&mut nft, desired_table(config, &primary.name))?;
+    if !wants_mark_rule(config) {
+        found.marks.delete_own(s).map_err(NodeError::MarkRule)?;
+    }
+    found.marks.delete(s, &retired).map_err(NodeError::MarkRule)?;
     Ok(NodeApplied {
-        primary_device: primary.name.clone(),
+        primary_device: primary.name,
         mtu,
-        mark_rule,
+        mark_rule: found.mark_change(config, &retired),
+        service_rules,
         table,
     })
 }
@@ -143,29 +167,67 @@ pub fn apply_node(s: &mut RouteSocket, config: &NodeConfig) -> Result<NodeApplie
 pub struct NodeInspection {
     /// Whether the mark rule would have to be added or deleted.
     pub mark_rule: Change,
+    /// Whether a rule for an external service would have to be added or deleted.
+    pub service_rules: Change,
     /// The first difference of the nf_tables table.
     pub table: Option<Difference>,
 }
 
 /// Compares the node's kernel state with what it should be, in the current namespace.
 pub fn inspect_node(s: &mut RouteSocket, config: &NodeConfig) -> Result<NodeInspection, NodeError> {
-    let links = links(s).map_err(NodeError::Look)?;
-    let primary = find_eni(&links, config.primary_mac).ok_or(NodeError::PrimaryMissing {
-        mac: config.primary_mac,
-    })?;
-    let has_mark_rule = rules(s).map_err(NodeError::Look)?.contains(&mark_rule(config));
+    let primary = find_primary(s, config)?;
+    let found = FoundRules::look(s, config)?;
     let mut nft = NftSocket::open().map_err(NodeError::OpenNft)?;
+    let retired = found.marks.retired(&mut nft).map_err(NodeError::ReadTable)?;
     Ok(NodeInspection {
-        mark_rule: if has_mark_rule == wants_mark_rule(config) {
-            Change::Unchanged
-        } else {
-            Change::Changed
-        },
+        mark_rule: found.mark_change(config, &retired),
+        service_rules: found.services.change(&config.service_cidrs),
         table: difference(&mut nft, desired_table(config, &primary.name).as_ref())?,
     })
 }
 
-fn apply_mtu(s: &mut RouteSocket, primary: &crate::Link, mtu: u32) -> Result<Change, NodeError> {
+fn find_primary(s: &mut RouteSocket, config: &NodeConfig) -> Result<Link, NodeError> {
+    let links = links(s).map_err(NodeError::Look)?;
+    let primary = find_eni(&links, config.primary_mac).cloned();
+    primary.ok_or(NodeError::PrimaryMissing {
+        mac: config.primary_mac,
+    })
+}
+
+struct FoundRules {
+    marks: MarkRules,
+    services: ServiceRules,
+}
+
+impl FoundRules {
+    fn look(s: &mut RouteSocket, config: &NodeConfig) -> Result<Self, NodeError> {
+        let rules = rule_messages(s).map_err(NodeError::Look)?;
+        Ok(Self {
+            marks: MarkRules::among(&rules, config.mark),
+            services: ServiceRules::among(&rules),
+        })
+    }
+
+    /// Whether the mark rule, or one of an earlier mark, has to be added or deleted.
+    fn mark_change(&self, config: &NodeConfig, retired: &[(u32, u32)]) -> Change {
+        let is_due = if wants_mark_rule(config) {
+            !self.marks.exists()
+        } else {
+            self.marks.may_delete_own()
+        };
+        if is_due || retired.iter().any(|mark| self.marks.may_delete(mark)) {
+            Change::Changed
+        } else {
+            Change::Unchanged
+        }
+    }
+}
+
+fn wants_mark_rule(config: &NodeConfig) -> bool {
+    config.node_ports == NodePorts::Supported || config.snat != SnatPolicy::External
+}
+
+fn apply_mtu(s: &mut RouteSocket, primary: &Link, mtu: u32) -> Result<Change, NodeError> {
     if primary.mtu == mtu {
         return Ok(Change::Unchanged);
     }
@@ -179,45 +241,8 @@ fn apply_mtu(s: &mut RouteSocket, primary: &crate::Link, mtu: u32) -> Result<Cha
     Ok(Change::Changed)
 }
 
-fn mark_rule(config: &NodeConfig) -> Rule {
-    Rule {
-        priority: RULE_MARK,
-        mark: Some((config.mark.value, config.mark.mask)),
-        table: Some(RouteTableId::MAIN.0),
-        ..Rule::default()
-    }
-}
-
-fn wants_mark_rule(config: &NodeConfig) -> bool {
-    config.node_ports == NodePorts::Supported || config.snat != SnatPolicy::External
-}
-
-/// Marked packets take table main. The rule of a predecessor is ours: deleting and adding it again would send marked
-/// connections elsewhere for a moment.
-fn apply_mark_rule(s: &mut RouteSocket, config: &NodeConfig) -> Result<Change, NodeError> {
-    let rule = mark_rule(config);
-    let is_wanted = wants_mark_rule(config);
-    let exists = rules(s).map_err(NodeError::Look)?.contains(&rule);
-    let (outcome, settled) = match (is_wanted, exists) {
-        (true, false) => (
-            s.request("add mark rule", ADD, Message::NewRule(rule.message())),
-            Errno::EEXIST,
-        ),
-        (false, true) => (
-            s.request("delete mark rule", 0, Message::DelRule(rule.message())),
-            Errno::ENOENT,
-        ),
-        _ => return Ok(Change::Unchanged),
-    };
-    match outcome {
-        Err(error) if error.errno() != Some(settled) => Err(NodeError::MarkRule(error)),
-        _ => Ok(Change::Changed),
-    }
-}
-
-fn apply_table(desired: Option<Table>) -> Result<Option<Difference>, NodeError> {
-    let mut nft = NftSocket::open().map_err(NodeError::OpenNft)?;
-    let Some(difference) = difference(&mut nft, desired.as_ref())? else {
+fn apply_table(nft: &mut NftSocket, desired: Option<Table>) -> Result<Option<Difference>, NodeError> {
+    let Some(difference) = difference(nft, desired.as_ref())? else {
         return Ok(None);
     };
     let mut transaction = Transaction::new();

@@ -41,7 +41,7 @@ pub(crate) fn desired_table(config: &NodeConfig, primary_device: &str) -> Option
     if let SnatPolicy::ToPrimary { random } = config.snat {
         table.sets.push(Set::of_networks(VPC_SET, &config.vpc_cidrs));
         table.sets.push(Set::of_networks(EXCLUDE_SET, &config.exclude_cidrs));
-        table.chains.push(translate(config, random));
+        table.chains.push(translate(config, primary_device, random));
     }
     (!table.chains.is_empty()).then_some(table)
 }
@@ -95,13 +95,23 @@ fn restore(config: &NodeConfig) -> Chain {
     )
 }
 
-fn translate(config: &NodeConfig, random: Random) -> Chain {
+/// Everything that leaves the VPC gets the primary address, but for packets that have the address of the device they leave by,
+/// unless that is the primary ENI: a host process that uses a secondary ENI's address leaves by that ENI, where the VPC drops
+/// every other source. The kernel knows which device has which address, so ENIs may come and go without a change here.
+fn translate(config: &NodeConfig, primary_device: &str, random: Random) -> Chain {
     let leave = |condition| Rule::new([condition, say::verdict(Verdict::Return)]);
     let rules = vec![
         leave(say::oifname_prefix(VLAN_PREFIX)),
         leave([say::daddr(), say::in_set(VPC_SET)].concat()),
         leave([say::daddr(), say::in_set(EXCLUDE_SET)].concat()),
         leave(say::fib_local(FibFlags::DADDR, CmpOp::Eq)),
+        leave(
+            [
+                say::oifname_not(primary_device),
+                say::fib_local(FibFlags::SADDR | FibFlags::OIF, CmpOp::Eq),
+            ]
+            .concat(),
+        ),
         Rule::new([say::snat_to(config.primary_address, random)]),
     ];
     chain(

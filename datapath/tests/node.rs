@@ -36,6 +36,7 @@ fn node() -> NodeConfig {
         node_ports: NodePorts::Supported,
         vpc_cidrs: vec!["10.0.0.0/16".parse().unwrap(), "100.64.0.0/10".parse().unwrap()],
         exclude_cidrs: vec!["192.168.0.0/16".parse().unwrap()],
+        service_cidrs: Vec::new(),
         mark: FwMark::DEFAULT,
         veth_prefix: VethPrefix::default(),
     }
@@ -218,56 +219,6 @@ fn a_predecessors_mark_rule_is_adopted_and_its_table_replaced() {
                 !matches!(change, KernelChange::RuleChanged { .. }),
                 "the rule was touched"
             );
-        }
-    });
-}
-
-#[test]
-fn the_four_combinations_of_snat_and_node_ports_give_what_they_need() {
-    in_namespace(|| {
-        let mut socket = node_namespace();
-        let random = Random::Hash;
-        for (snat, node_ports, chains, rule) in [
-            (
-                SnatPolicy::External,
-                NodePorts::Supported,
-                &["mangle-prerouting", "nat-prerouting"][..],
-                true,
-            ),
-            (
-                SnatPolicy::ToPrimary { random },
-                NodePorts::Unsupported,
-                &["nat-prerouting", "nat-postrouting"],
-                true,
-            ),
-            (SnatPolicy::External, NodePorts::Unsupported, &[], false),
-        ] {
-            apply_node(
-                &mut socket,
-                &NodeConfig {
-                    snat,
-                    node_ports,
-                    ..node()
-                },
-            )
-            .unwrap();
-            let text = ruleset();
-            assert_eq!(text.matches("chain ").count(), chains.len(), "{text}");
-            assert!(
-                chains.iter().all(|chain| text.contains(&format!("chain {chain} "))),
-                "{text}"
-            );
-            assert_eq!(ip("rule list").iter().any(|line| line.starts_with("1024:")), rule);
-            let again = apply_node(
-                &mut socket,
-                &NodeConfig {
-                    snat,
-                    node_ports,
-                    ..node()
-                },
-            )
-            .unwrap();
-            assert_eq!(again.change(), Change::Unchanged);
         }
     });
 }

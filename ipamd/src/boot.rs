@@ -98,6 +98,7 @@ impl Node {
             node_ports: config.node_ports,
             vpc_cidrs,
             exclude_cidrs: config.exclude_cidrs.clone(),
+            service_cidrs: config.service_cidrs.clone(),
             mark: config.mark,
             veth_prefix: config.veth_prefix.clone(),
         }

@@ -151,11 +151,12 @@ fn accounts_have_their_golden_bytes() {
         mark_mask: 2,
         mtu: 3,
         veth_prefix: "e".into(),
+        service_cidrs: vec!["c".into()],
     };
     let node_golden = [
         &[0x0a, 1, b'i', 0x12, 1, b'm', 0x1a, 1, b'p', 0x22, 1, b'v'][..],
         &[0x2a, 1, b'x', 0x32, 1, b's', 0x38, 1, 0x40, 1, 0x48, 2],
-        &[0x50, 3, 0x5a, 1, b'e'],
+        &[0x50, 3, 0x5a, 1, b'e', 0x62, 1, b'c'],
     ]
     .concat();
     check(&node, &node_golden);

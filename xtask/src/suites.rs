@@ -29,6 +29,8 @@ const JUDGED: &[&str] = &[
     "--test",
     "pod",
     "--test",
+    "rules",
+    "--test",
     "takeover",
     "--test",
     "traffic",

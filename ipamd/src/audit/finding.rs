@@ -59,6 +59,8 @@ pub enum Finding {
     RuleWithoutEni { address: Ipv4Addr },
     /// The rule for marked connections is missing, or there without need.
     MarkRule,
+    /// The rules for external services are not as they should be.
+    ServiceRules,
     /// The nftables table differs.
     NodeTable { difference: String },
     /// Rules of the reference are still there.
@@ -117,6 +119,7 @@ impl Finding {
             Self::MissingEniRule { .. } => "MissingEniRule",
             Self::RuleWithoutEni { .. } => "RuleWithoutEni",
             Self::MarkRule => "MarkRule",
+            Self::ServiceRules => "ServiceRules",
             Self::NodeTable { .. } => "NodeTable",
             Self::ReferenceRules { .. } => "ReferenceRules",
             Self::EniUnknown { .. } => "EniUnknown",
@@ -162,7 +165,11 @@ impl Finding {
             Self::AddressNotAtEc2 { address, eni, pod } => {
                 (object.address, object.eni, object.pod) = (Some(*address), eni.as_ref(), pod.as_deref());
             }
-            Self::ForeignRule { .. } | Self::MarkRule | Self::NodeTable { .. } | Self::ReferenceRules { .. } => {}
+            Self::ForeignRule { .. }
+            | Self::MarkRule
+            | Self::ServiceRules
+            | Self::NodeTable { .. }
+            | Self::ReferenceRules { .. } => {}
         }
         object
     }
@@ -279,6 +286,11 @@ impl Finding {
             Self::MarkRule => {
                 "the rule for marked connections (1024) is not as the settings want it, so connections by the \
                                primary ENI break: the daemon restores it within half a minute"
+                    .to_owned()
+            }
+            Self::ServiceRules => {
+                "the rules for external services (1535) are not what AWS_EXTERNAL_SERVICE_CIDRS names: the \
+                                   daemon restores them within half a minute"
                     .to_owned()
             }
             Self::NodeTable { difference } => format!(

@@ -33,6 +33,8 @@ pub struct KernelLook {
 pub struct NodeLook {
     /// Whether the mark rule is right.
     pub mark_rule: Judgement,
+    /// Whether the rules for external services are right.
+    pub service_rules: Judgement,
     /// What is wrong with the nftables table.
     pub table: Option<String>,
 }

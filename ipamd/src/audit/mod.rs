@@ -58,6 +58,7 @@ pub fn audit(pool: &Settled, looks: &Looks) -> BTreeSet<Finding> {
     }
     if let Some(node) = &looks.node {
         findings.extend((node.mark_rule == Judgement::Wrong).then_some(Finding::MarkRule));
+        findings.extend((node.service_rules == Judgement::Wrong).then_some(Finding::ServiceRules));
         findings.extend(node.table.clone().map(|difference| Finding::NodeTable { difference }));
     }
     let left = looks.leftovers.iter().filter(|left| left.rules > 0);

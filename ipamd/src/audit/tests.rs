@@ -228,6 +228,9 @@ const DEFECTS: &[(&str, Defect)] = &[
     ("MarkRule", |world| {
         world.looks.node.as_mut().unwrap().mark_rule = Judgement::Wrong;
     }),
+    ("ServiceRules", |world| {
+        world.looks.node.as_mut().unwrap().service_rules = Judgement::Wrong;
+    }),
     ("NodeTable", |world| {
         world.looks.node.as_mut().unwrap().table = Some("the table is missing".to_owned());
     }),

@@ -176,6 +176,7 @@ fn facts(reply: &GetAccountReply) -> Result<Facts> {
             },
             vpc_cidrs: cidrs(&node.vpc_cidrs)?,
             exclude_cidrs: cidrs(&node.exclude_cidrs)?,
+            service_cidrs: cidrs(&node.service_cidrs)?,
             mark: FwMark {
                 value: node.mark,
                 mask: node.mark_mask,
@@ -244,11 +245,13 @@ fn kernel(tables: BTreeSet<RouteTableId>, veth_prefix: &VethPrefix) -> Result<Ke
 fn node(rules: &NodeConfig) -> Result<NodeLook> {
     let mut socket = RouteSocket::open()?;
     let found = inspect_node(&mut socket, rules)?;
+    let judge = |change| match change {
+        Change::Unchanged => Judgement::Right,
+        Change::Changed => Judgement::Wrong,
+    };
     Ok(NodeLook {
-        mark_rule: match found.mark_rule {
-            Change::Unchanged => Judgement::Right,
-            Change::Changed => Judgement::Wrong,
-        },
+        mark_rule: judge(found.mark_rule),
+        service_rules: judge(found.service_rules),
         table: found.table.map(|difference| difference.to_string()),
     })
 }

@@ -57,6 +57,8 @@ pub struct Config {
     pub snat: SnatPolicy,
     /// Ranges reached without SNAT.
     pub exclude_cidrs: Vec<Ipv4Net>,
+    /// Ranges reached through the primary ENI, from whatever ENI a pod is on.
+    pub service_cidrs: Vec<Ipv4Net>,
     /// Whether NodePort replies stay on the primary ENI.
     pub node_ports: NodePorts,
     /// For ENI tags.
@@ -106,6 +108,7 @@ impl Config {
             reader.error(error.to_string());
             CloudConfig::default()
         });
+        let snat = snat_policy(&mut reader);
         let paths = Paths::new(
             &reader.text("VPC_CNI_ROOT"),
             &reader.text("AWS_VPC_K8S_CNI_BACKING_STORE"),
@@ -119,8 +122,9 @@ impl Config {
             mtu: reader.mtu("AWS_VPC_ENI_MTU"),
             veth_prefix: reader.veth_prefix("AWS_VPC_K8S_CNI_VETHPREFIX"),
             mark: reader.mark("AWS_VPC_K8S_CNI_CONNMARK"),
-            snat: snat_policy(&mut reader),
-            exclude_cidrs: reader.cidrs("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS"),
+            snat,
+            exclude_cidrs: exclude_cidrs(&mut reader, snat),
+            service_cidrs: reader.cidrs("AWS_EXTERNAL_SERVICE_CIDRS"),
             node_ports: node_ports(&mut reader),
             cluster_name: Some(reader.text("CLUSTER_NAME")).filter(|name| !name.is_empty()),
             additional_tags: reader.tags("ADDITIONAL_ENI_TAGS"),
@@ -148,6 +152,19 @@ fn snat_policy(reader: &mut Reader<'_>) -> SnatPolicy {
     } else {
         SnatPolicy::ToPrimary { random }
     }
+}
+
+/// They only shape our own SNAT.
+fn exclude_cidrs(reader: &mut Reader<'_>, snat: SnatPolicy) -> Vec<Ipv4Net> {
+    const NAME: &str = "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS";
+    let cidrs = reader.cidrs(NAME);
+    if snat != SnatPolicy::External || cidrs.is_empty() {
+        return cidrs;
+    }
+    reader.warn(format!(
+        "{NAME} has no effect where AWS_VPC_K8S_CNI_EXTERNALSNAT is true"
+    ));
+    Vec::new()
 }
 
 fn node_ports(reader: &mut Reader<'_>) -> NodePorts {

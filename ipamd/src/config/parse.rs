@@ -143,18 +143,11 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Decimal, octal or hexadecimal, as in Go source.
+    /// An integer literal of Go.
     pub(crate) fn mark(&mut self, name: &str) -> FwMark {
         self.parse(name, "a number from 1 to 0xffffffff", |text| {
-            let lower = text.to_ascii_lowercase();
-            let value = match lower.strip_prefix("0x") {
-                Some(hex) => u32::from_str_radix(hex, 16).ok()?,
-                None => match lower.strip_prefix('0').filter(|rest| !rest.is_empty()) {
-                    Some(octal) => u32::from_str_radix(octal.trim_start_matches('o'), 8).ok()?,
-                    None => lower.parse().ok()?,
-                },
-            };
-            (value > 0).then_some(FwMark { value, mask: value })
+            let value = go_integer(text).filter(|value| *value > 0)?;
+            Some(FwMark { value, mask: value })
         })
     }
 
@@ -222,6 +215,28 @@ impl<'a> Reader<'a> {
             }
         })
     }
+}
+
+/// A whole number as Go's source may have it: a sign, a base (`0b`, `0o` or `0`, `0x`), and single underscores between digits,
+/// of which the base counts as one.
+fn go_integer(text: &str) -> Option<u32> {
+    let lower = text.strip_prefix('+').unwrap_or(text).to_ascii_lowercase();
+    let prefixes = [("0x", 16), ("0b", 2), ("0o", 8)];
+    let prefixed = prefixes
+        .iter()
+        .find_map(|(prefix, base)| Some((lower.strip_prefix(prefix)?, *base)));
+    let (digits, base) = match (prefixed, lower.strip_prefix('0')) {
+        (Some(prefixed), _) => prefixed,
+        (None, Some(octal)) if !octal.is_empty() => (octal, 8),
+        (None, _) => (lower.as_str(), 10),
+    };
+    // Only behind a base may an underscore come first.
+    let digits = digits.strip_prefix('_').filter(|_| base != 10).unwrap_or(digits);
+    let groups = digits.split('_');
+    if groups.clone().any(str::is_empty) || !digits.chars().all(|c| c == '_' || c.is_digit(base)) {
+        return None;
+    }
+    u32::from_str_radix(&groups.collect::<String>(), base).ok()
 }
 
 fn row(name: &str) -> &'static Row {

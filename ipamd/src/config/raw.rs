@@ -124,7 +124,7 @@ pub const TABLE: &[Row] = &[
         "AWS_VPC_K8S_CNI_CONNMARK",
         "0x80",
         Fallback,
-        "mark of connections that leave by the primary ENI",
+        "mark of connections that leave by the primary ENI: 1 to 0xffffffff, written as in Go",
     ),
     row(
         "AWS_VPC_K8S_CNI_EXTERNALSNAT",
@@ -143,6 +143,12 @@ pub const TABLE: &[Row] = &[
         "",
         Fallback,
         "IPv4 ranges, comma-separated, that are reached without SNAT",
+    ),
+    row(
+        "AWS_EXTERNAL_SERVICE_CIDRS",
+        "",
+        Fallback,
+        "IPv4 ranges, comma-separated, that pods of every ENI reach through the primary ENI",
     ),
     row(
         "AWS_VPC_CNI_NODE_PORT_SUPPORT",

@@ -1,3 +1,4 @@
+use datapath::Random;
 use ipam_core::{AllocationMode, Provisioning, SubnetChoice, WarmTarget};
 
 use super::*;
@@ -134,18 +135,105 @@ fn the_imds_only_switch_is_the_stronger_one() {
 
 #[test]
 fn marks_are_read_as_go_reads_them() {
-    let mark = |text| config(&[("AWS_VPC_K8S_CNI_CONNMARK", text)]).unwrap().mark.value;
+    let mark = |text| {
+        let config = config(&[("AWS_VPC_K8S_CNI_CONNMARK", text)]).unwrap();
+        assert_eq!(config.mark.mask, config.mark.value);
+        (config.mark.value, config.warnings.len())
+    };
+    for text in [
+        "0x100",
+        "0X100",
+        "256",
+        "+256",
+        "0400",
+        "0o400",
+        "0O4_00",
+        "0b1_0000_0000",
+        "0x_100",
+        "0_400",
+        "2_56",
+    ] {
+        assert_eq!(mark(text), (256, 0), "{text}");
+    }
+    assert_eq!(mark("0xffffffff"), (u32::MAX, 0));
+    let bad = [
+        "0",
+        "-1",
+        "x",
+        "0x",
+        "0b",
+        "0x100000000",
+        "08",
+        "0oo7",
+        "_256",
+        "256_",
+        "2__56",
+        "0x+1",
+        "1e3",
+        " 256",
+        "++1",
+    ];
+    for text in bad {
+        assert_eq!(mark(text), (0x80, 1), "{text}");
+    }
+}
+
+#[test]
+fn source_ports_are_chosen_as_the_reference_chooses_them_and_a_bad_word_is_named() {
+    let random = |text| {
+        let config = config(&[("AWS_VPC_K8S_CNI_RANDOMIZESNAT", text)]).unwrap();
+        let SnatPolicy::ToPrimary { random } = config.snat else {
+            panic!("the node translates")
+        };
+        (random, config.warnings.len())
+    };
+    assert_eq!(random("prng"), (Random::Fully, 0));
+    assert_eq!(random(""), (Random::Fully, 0));
+    assert_eq!(random("hashrandom"), (Random::Hash, 0));
+    assert_eq!(random("none"), (Random::No, 0));
+    assert_eq!(random("PRNG"), (Random::Fully, 1));
+    assert_eq!(random("fully"), (Random::Fully, 1));
+}
+
+#[test]
+fn excluded_ranges_shape_our_own_snat_only() {
+    let list = ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", "10.0.0.5/8,0.0.0.0/0");
+    let ours = config(&[list]).unwrap();
     assert_eq!(
-        [
-            mark("0x100"),
-            mark("256"),
-            mark("0400"),
-            mark("0o400"),
-            mark("0"),
-            mark("x")
-        ],
-        [256, 256, 256, 256, 0x80, 0x80]
+        ours.exclude_cidrs,
+        ["10.0.0.0/8", "0.0.0.0/0"].map(|text| text.parse().unwrap())
     );
+    assert_eq!(ours.warnings, Vec::<String>::new());
+    let external = config(&[list, ("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true")]).unwrap();
+    assert_eq!(external.exclude_cidrs, []);
+    assert!(external.warnings.len() == 1 && external.warnings[0].contains("EXCLUDE_SNAT_CIDRS"));
+}
+
+#[test]
+fn external_services_are_ipv4_ranges_and_others_are_named() {
+    let config = config(&[("AWS_EXTERNAL_SERVICE_CIDRS", "100.64.0.9/10, fd00::/8,52.0.0.1,,")]).unwrap();
+    assert_eq!(config.service_cidrs, ["100.64.0.0/10".parse().unwrap()]);
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+}
+
+#[test]
+fn names_and_mtus_beyond_their_limits_stop_the_daemon() {
+    for (name, good, bad) in [
+        ("AWS_VPC_ENI_MTU", &["576", "9001"][..], &["575", "9002", "1500x"][..]),
+        (
+            "AWS_VPC_K8S_CNI_VETHPREFIX",
+            &["e", "pods"],
+            &["eth", "lo", "vlan", "fives", "a b", "a/b", "a:b"],
+        ),
+    ] {
+        for text in good {
+            assert!(config(&[(name, text)]).is_ok(), "{name}={text}");
+        }
+        for text in bad {
+            let errors = config(&[(name, text)]).unwrap_err().0;
+            assert!(errors.len() == 1 && errors[0].contains(name), "{errors:?}");
+        }
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn node(context: &Context) -> agent::NodeAccount {
         snat,
         node_ports,
         exclude_cidrs,
+        service_cidrs,
         mark,
         veth_prefix,
         ..
@@ -39,6 +40,7 @@ fn node(context: &Context) -> agent::NodeAccount {
         primary_address: primary_address.to_string(),
         vpc_cidrs: vpc_cidrs.iter().map(ToString::to_string).collect(),
         exclude_cidrs: exclude_cidrs.iter().map(ToString::to_string).collect(),
+        service_cidrs: service_cidrs.iter().map(ToString::to_string).collect(),
         snat: snat_word(*snat).to_owned(),
         node_ports: *node_ports == NodePorts::Supported,
         mark: mark.value,
