@@ -9,8 +9,9 @@ use cni_spec::{
 
 use crate::attachment::Attachment;
 use crate::clock::Deadline;
+use crate::network::Network;
 use crate::settings::Settings;
-use crate::{add, del};
+use crate::{add, check, del, garbage, status};
 
 /// How a call ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub enum Outcome {
 pub fn run(lookup: impl Fn(&str) -> Option<String>, read_config: impl FnOnce() -> io::Result<Vec<u8>>) -> Outcome {
     let outcome = match Invocation::from_env(&lookup) {
         Ok(Invocation::Version) => Ok(Outcome::Answer(version_output())),
-        Ok(Invocation::Node(verb)) => document(read_config).and_then(|doc| node(verb, &doc)),
+        Ok(Invocation::Node(verb)) => node(verb, &lookup, read_config),
         Ok(Invocation::Attachment(verb, sandbox)) => attachment(verb, &sandbox, &lookup, read_config),
         Err(EnvError::NoCommand) => Ok(Outcome::About(about())),
         Err(error) => Err(error.into()),
@@ -55,13 +56,30 @@ fn document(read_config: impl FnOnce() -> io::Result<Vec<u8>>) -> Result<Documen
     Ok(Document::parse(&text)?)
 }
 
-/// Neither needs work: ipamd collects garbage by itself, and its own probes report its state.
-fn node(verb: NodeVerb, document: &Document) -> Result<Outcome, CniError> {
-    let name = match verb {
-        NodeVerb::Gc => "GC",
-        NodeVerb::Status => "STATUS",
-    };
-    document.version().allow(name, CniVersion::V1_1_0)?;
+fn node(
+    verb: NodeVerb,
+    lookup: impl Fn(&str) -> Option<String>,
+    read_config: impl FnOnce() -> io::Result<Vec<u8>>,
+) -> Result<Outcome, CniError> {
+    let settings = Settings::from_env(lookup)?;
+    let (status_by, gc_by) = (
+        Deadline::after(status::DEADLINE),
+        Deadline::after(settings.add_deadline),
+    );
+    let document = document(read_config)?;
+    match verb {
+        NodeVerb::Status => {
+            document.version().allow("STATUS", CniVersion::V1_1_0)?;
+            let network = Network::new("STATUS", NetConf::from_document(document)?, &settings.paths, status_by);
+            network.logged(status::status(&network))?;
+        }
+        NodeVerb::Gc => {
+            document.version().allow("GC", CniVersion::V1_1_0)?;
+            let valid = document.valid_attachments()?;
+            let network = Network::new("GC", NetConf::from_document(document)?, &settings.paths, gc_by);
+            network.logged(garbage::collect(&network, &valid))?;
+        }
+    }
     Ok(Outcome::Silent)
 }
 
@@ -82,7 +100,8 @@ fn attachment(
     match verb {
         AttachmentVerb::Check => {
             document.version().allow("CHECK", CniVersion::V0_4_0)?;
-            Ok(Outcome::Silent)
+            let attachment = attach("CHECK", NetConf::from_document(document)?, del_by)?;
+            logged(&attachment, check::check(&attachment, sandbox)).map(|()| Outcome::Silent)
         }
         AttachmentVerb::Add => {
             let attachment = attach("ADD", NetConf::from_document(document)?, add_by)?;

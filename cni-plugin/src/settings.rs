@@ -3,8 +3,8 @@
 //! | variable | meaning | default |
 //! |---|---|---|
 //! | `VPC_CNI_ROOT` | replaces `/` in the paths of sockets and the log file | none |
-//! | `VPC_CNI_ADD_DEADLINE` | seconds (may have a fraction) that an ADD may take, waiting for ipamd included | 35 |
-//! | `VPC_CNI_DEL_DEADLINE` | the same for a DEL; half of it may be spent on waiting for ipamd's answer | 10 |
+//! | `VPC_CNI_ADD_DEADLINE` | seconds (may have a fraction) that an ADD or GC may take, waiting for ipamd included | 35 |
+//! | `VPC_CNI_DEL_DEADLINE` | the same for a DEL or CHECK; half of a DEL's may be spent on waiting for ipamd's answer | 10 |
 
 use std::time::Duration;
 
@@ -24,9 +24,9 @@ const LONGEST: Duration = Duration::from_secs(600);
 pub(crate) struct Settings {
     /// Where sockets and logs are.
     pub(crate) paths: Paths,
-    /// For a whole ADD.
+    /// For a whole ADD or GC.
     pub(crate) add_deadline: Duration,
-    /// For a whole DEL.
+    /// For a whole DEL or CHECK.
     pub(crate) del_deadline: Duration,
 }
 

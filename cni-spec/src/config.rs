@@ -160,6 +160,11 @@ impl Document {
     pub fn version(&self) -> CniVersion {
         self.version
     }
+
+    /// For the parts that have a module of their own.
+    pub(crate) fn root(&self) -> &Value {
+        &self.root
+    }
 }
 
 fn check_name(name: &str) -> Result<(), ConfigError> {

@@ -144,12 +144,17 @@ fn sandbox(get: impl Fn(&str) -> Option<String>) -> Result<Sandbox, EnvError> {
     })
 }
 
-fn container_id(id: String) -> Result<String, EnvError> {
+/// Whether the text may be a container's id: no character of it can escape from a path.
+pub(crate) fn is_container_id(id: &str) -> bool {
     let first = id.starts_with(|c: char| c.is_ascii_alphanumeric());
     let rest = id
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
-    if first && rest {
+    first && rest
+}
+
+fn container_id(id: String) -> Result<String, EnvError> {
+    if is_container_id(&id) {
         Ok(id)
     } else {
         Err(EnvError::ContainerId(id))

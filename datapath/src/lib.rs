@@ -1,13 +1,14 @@
 //! The node's data plane: what a pod, an ENI and the node itself need in the kernel, applied over netlink.
 //!
-//! Owns the wiring of pods (`pod`), its removal (`clear`), the tables of secondary ENIs (`eni`), the node's rules and SNAT
-//! (`node`), views of the kernel (`observe`) and notices of foreign changes (`monitor`). Speaks of addresses, tables and
-//! marks; knows neither leases nor EC2, and decides nothing about them.
+//! Owns the wiring of pods (`pod`), a look at it (`check`), its removal (`clear`), the tables of secondary ENIs (`eni`), the
+//! node's rules and SNAT (`node`), views of the kernel (`observe`) and notices of foreign changes (`monitor`). Speaks of
+//! addresses, tables and marks; knows neither leases nor EC2, and decides nothing about them.
 //!
 //! Invariants: everything can be done twice; what is right already is not touched; a failed wiring leaves nothing of its
-//! own behind, or says what; nothing is deleted that has another owner. Called by the CNI plugin (`pod`, `clear`) and by
-//! the daemon (all but `pod`).
+//! own behind, or says what; nothing is deleted that has another owner. Called by the CNI plugin (`pod`, `check`, `clear`)
+//! and by the daemon (all but `pod` and `check`).
 
+pub mod check;
 pub mod clear;
 pub mod eni;
 pub mod ids;
@@ -23,6 +24,7 @@ mod snat;
 mod sysctl;
 pub mod takeover;
 
+pub use check::{CheckError, Fault, Finding, PodExpected, check_pod};
 pub use clear::{ClearError, Cleared, Owner, clear, clear_own};
 pub use eni::{Change, EniError, EniReady, EniWiring, setup_eni, teardown_eni};
 pub use inspect::{EniTable, Inspection, inspect};
@@ -32,4 +34,4 @@ pub use netlink::{AnswerError, MessageError, NetNs, NetNsError, RouteSocket, Soc
 pub use nft::{Difference, Random};
 pub use node::{NodeApplied, NodeConfig, NodeError, NodeInspection, NodePorts, SnatPolicy, apply_node, inspect_node};
 pub use observe::{AddressRules, KernelView, ObserveError, observe};
-pub use pod::{Ipv6Settings, PodSockets, PodWiring, WireError, Wired, is_wired, undo, wire};
+pub use pod::{Ipv6Settings, PodSockets, PodWiring, WireError, Wired, container_of, is_wired, undo, wire};

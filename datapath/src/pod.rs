@@ -173,8 +173,13 @@ impl PodSockets {
 /// Whether a host veth of this name is there and carries this container's id: an earlier call has wired it, and its pod may
 /// be alive.
 pub fn is_wired(host: &mut RouteSocket, host_veth: &str, container_id: &str) -> Result<bool, AnswerError> {
+    Ok(container_of(host, host_veth)?.is_some_and(|found| found == container_id))
+}
+
+/// The container whose id the host veth of this name carries; `None` if there is no such veth, or it carries none.
+pub fn container_of(host: &mut RouteSocket, host_veth: &str) -> Result<Option<String>, AnswerError> {
     let found = find_link(host, LinkRef::Name(host_veth))?;
-    Ok(found.is_some_and(|veth| veth.alias.as_deref() == Some(container_id)))
+    Ok(found.and_then(|veth| veth.alias).filter(|alias| !alias.is_empty()))
 }
 
 /// Wires a pod. On failure, undoes what this call made.

@@ -9,6 +9,7 @@ pub mod boot;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod data_plane;
 pub mod exec;
 pub mod files;
 pub mod log;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipam_core::{Action, BootTime, Cause, Core, Event, Grant, Outcome, ReqId, Status};
+use ipam_core::{Action, BootTime, Cause, Core, Event, Grant, Outcome, ReqId, Status, WallTime};
 use tokio::sync::{mpsc, oneshot};
 use vpc_types::{IpamKey, PodName};
 
@@ -43,6 +43,17 @@ pub enum Input {
         req: ReqId,
         /// Whose.
         key: IpamKey,
+        /// Gets the answer.
+        reply: oneshot::Sender<DelAnswer>,
+    },
+    /// DelNetwork for one lease and no later one of the same key: GC decided by a list that may be older.
+    End {
+        /// Number of the request.
+        req: ReqId,
+        /// Whose.
+        key: IpamKey,
+        /// The lease's own.
+        granted_at: WallTime,
         /// Gets the answer.
         reply: oneshot::Sender<DelAnswer>,
     },
@@ -156,6 +167,19 @@ impl Owner {
             Input::Del { req, key, reply } => {
                 self.dels.insert(req, reply);
                 self.event(Event::DelRequested { req, key });
+            }
+            Input::End {
+                req,
+                key,
+                granted_at,
+                reply,
+            } => {
+                let lease = self.core.pool().lease(&key);
+                if lease.is_some_and(|lease| lease.granted_at == granted_at) {
+                    self.take(Input::Del { req, key, reply });
+                } else {
+                    let _ = reply.send(DelAnswer::Unknown);
+                }
             }
             Input::Status(reply) => {
                 let _ = reply.send(self.core.status(clock::now()));

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use crate::aborts;
 use crate::boot::{self, Node};
 use crate::config::Config;
+use crate::data_plane::DataPlane;
 use crate::exec::{Ec2Executor, Ec2Scope, EniTags, Executors, KernelExecutor, Writer};
 use crate::metadata::Metadata;
 use crate::observe::{Calls, Observer};
@@ -95,6 +96,7 @@ async fn run_as(config: Config, calls: Calls, found: Found, stop: StopSignals) -
 
     let (inbox, queue) = owner::queue();
     let unknown_subnet = Arc::new(Notify::new());
+    let data_plane = DataPlane::default();
     let kernel = KernelExecutor::start(
         socket,
         node.subnets(),
@@ -102,6 +104,7 @@ async fn run_as(config: Config, calls: Calls, found: Found, stop: StopSignals) -
         config.veth_prefix.clone(),
         inbox.clone(),
         Arc::clone(&unknown_subnet),
+        data_plane.clone(),
     )?;
     let writer = Writer::start(config.paths.clone(), inbox.clone())?;
     let ec2 = ec2_executor(&config, &node, ec2, imds.clone(), inbox.clone()).teaching(kernel.clone());
@@ -130,6 +133,8 @@ async fn run_as(config: Config, calls: Calls, found: Found, stop: StopSignals) -
         calls,
         node: Arc::new(node_reply(&node, &config)),
         vpc_cidrs,
+        data_plane,
+        add_deadline: config.add_deadline,
         requests: Arc::new(AtomicU64::new(1)),
     };
     let ended = serve_until_told(&config, context, stop).await;

@@ -61,7 +61,7 @@ impl Answer {
 pub(crate) struct Calls(Arc<Mutex<Vec<String>>>);
 
 impl Calls {
-    fn note(&self, call: String) {
+    pub(crate) fn note(&self, call: String) {
         self.0.lock().unwrap().push(call);
     }
 
@@ -103,7 +103,7 @@ impl Daemon {
         })
     }
 
-    fn serve(
+    pub(crate) fn serve(
         socket: &Path,
         calls: Calls,
         add: impl FnOnce(&mut Server) -> tonic::transport::server::Router + Send + 'static,

@@ -5,7 +5,10 @@
 mod add;
 mod bad_input;
 mod call;
+mod check;
 mod daemons;
 mod del;
 mod kernel;
+mod network;
+mod ours;
 mod verbs;

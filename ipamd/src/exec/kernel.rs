@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use vpc_types::{SubnetId, VethPrefix};
 
 use crate::clock;
+use crate::data_plane::DataPlane;
 use crate::observe::Chain;
 use crate::owner::{Inbox, Input};
 
@@ -32,7 +33,7 @@ pub struct KernelExecutor(mpsc::Sender<Order>);
 
 impl KernelExecutor {
     /// Starts the thread on an open socket. `subnets` are the ranges known so far, for the masks of ENIs; `mtu` is theirs.
-    /// `unknown_subnet` is told when one is missing.
+    /// `unknown_subnet` is told when one is missing, `data_plane` how the node's rules are.
     pub fn start(
         socket: RouteSocket,
         subnets: BTreeMap<SubnetId, Ipv4Net>,
@@ -40,6 +41,7 @@ impl KernelExecutor {
         veth_prefix: VethPrefix,
         inbox: Inbox,
         unknown_subnet: Arc<Notify>,
+        data_plane: DataPlane,
     ) -> std::io::Result<Self> {
         let (orders, queue) = mpsc::channel();
         let mut worker = Worker {
@@ -49,6 +51,7 @@ impl KernelExecutor {
             veth_prefix,
             inbox,
             unknown_subnet,
+            data_plane,
         };
         thread::Builder::new().name("kernel".to_owned()).spawn(move || {
             for order in queue {
@@ -90,6 +93,7 @@ struct Worker {
     veth_prefix: VethPrefix,
     inbox: Inbox,
     unknown_subnet: Arc<Notify>,
+    data_plane: DataPlane,
 }
 
 impl Worker {
@@ -103,11 +107,13 @@ impl Worker {
                 let event = self.view();
                 self.inbox.blocking_send(Input::Event(event));
             }
-            Order::Node(config) => {
-                if let Err(error) = apply_node(&mut self.socket, &config) {
+            Order::Node(config) => match apply_node(&mut self.socket, &config) {
+                Ok(_) => self.data_plane.is_in_line(),
+                Err(error) => {
                     tracing::warn!(error = %Chain(&error), "node rules not in line; trying again later");
+                    self.data_plane.is_not_in_line(&Chain(&error));
                 }
-            }
+            },
             Order::Subnet(subnet, range) => {
                 self.subnets.insert(subnet, range);
             }

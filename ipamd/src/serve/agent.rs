@@ -10,7 +10,12 @@ use tonic::{Request, Response, Status};
 use vpc_types::{Allocation, IpamKey};
 
 use super::{Context, account};
+use crate::clock;
 use crate::owner::{DelAnswer, Input};
+
+/// How many times as long as an ADD may wait in the daemon a lease counts as one whose ADD may be under way: the plugin has a few
+/// seconds more, and the runtime needs some for what it does first.
+const YOUNG: u32 = 2;
 
 #[tonic::async_trait]
 impl Agent for Context {
@@ -52,6 +57,7 @@ impl Agent for Context {
             safe_mode: status.start == StartMode::Safe,
             warnings: self.node.pool.warnings.clone(),
             subnets: status.subnets.iter().map(subnet_row).collect(),
+            data_plane: self.data_plane.problem(),
         }))
     }
 
@@ -91,15 +97,15 @@ impl Agent for Context {
             .map(|a| key(Some(a)))
             .collect::<Result<BTreeSet<_>, _>>()?;
         let status = self.status().await?;
-        let stale = status.pool.leases().map(|lease| &lease.key);
-        let stale = stale.filter(|key| key.network_name() == request.network_name && !valid.contains(key));
-        let mut released = Vec::new();
-        for key in stale {
-            if let DelAnswer::Released(grant) = self.delete(key).await? {
-                released.push(grant.address.to_string());
-            }
-        }
-        Ok(Response::new(agent::CollectGarbageReply { released }))
+        let (young, garbage): (Vec<&Lease>, Vec<&Lease>) = status
+            .pool
+            .leases()
+            .filter(|lease| lease.key.network_name() == request.network_name && !valid.contains(&lease.key))
+            .partition(|lease| self.may_be_under_way(lease));
+        tracing::info!(valid = valid.len(), garbage = garbage.len(), young = young.len(), "GC");
+        let released = self.end_all(&garbage).await?;
+        let young = young.iter().map(|lease| lease.address.to_string()).collect();
+        Ok(Response::new(agent::CollectGarbageReply { released, young }))
     }
 
     async fn get_account(
@@ -118,16 +124,46 @@ impl Context {
         answer.await.map_err(|_| Status::unavailable("the daemon is stopping"))
     }
 
-    async fn delete(&self, key: &IpamKey) -> Result<DelAnswer, Status> {
-        let (reply, answer) = oneshot::channel();
-        self.inbox
-            .send(Input::Del {
-                req: self.next_request(),
-                key: key.clone(),
-                reply,
-            })
-            .await;
-        answer.await.map_err(|_| Status::unavailable("the daemon is stopping"))
+    /// The runtime made its list before it asked, and its ADDs in flight are not in it: for such a lease to be garbage, all of
+    /// its ADD and the making of the list must lie behind us.
+    fn may_be_under_way(&self, lease: &Lease) -> bool {
+        clock::now().boot.since(lease.since) < self.add_deadline * YOUNG
+    }
+
+    /// Ends leases as DELs would, all at once: they share writes and looks at the kernel. The addresses that now rest.
+    async fn end_all(&self, leases: &[&Lease]) -> Result<Vec<String>, Status> {
+        let mut answers = Vec::new();
+        for lease in leases {
+            let (reply, answer) = oneshot::channel();
+            self.inbox
+                .send(Input::End {
+                    req: self.next_request(),
+                    key: lease.key.clone(),
+                    granted_at: lease.granted_at,
+                    reply,
+                })
+                .await;
+            answers.push(answer);
+        }
+        let (mut released, mut left) = (Vec::new(), Vec::new());
+        for answer in answers {
+            match answer
+                .await
+                .map_err(|_| Status::unavailable("the daemon is stopping"))?
+            {
+                DelAnswer::Released(grant) => released.push(grant.address.to_string()),
+                DelAnswer::NotCleared(address) => left.push(address.to_string()),
+                // Somebody else's DEL was faster.
+                DelAnswer::Unknown => {}
+            }
+        }
+        if left.is_empty() {
+            return Ok(released);
+        }
+        let left = left.join(", ");
+        Err(Status::unavailable(format!(
+            "rules and routes of {left} could not be removed; ask again"
+        )))
     }
 }
 

@@ -28,6 +28,7 @@ use tonic_health::pb::health_server::HealthServer;
 pub use account::parse_snat;
 pub use socket::{SocketError, SocketGuard, bind, take_over};
 
+use crate::data_plane::DataPlane;
 use crate::observe::Calls;
 use crate::owner::Inbox;
 
@@ -49,6 +50,10 @@ pub struct Context {
     pub node: Arc<NodeReply>,
     /// IPv4 ranges of the VPC.
     pub vpc_cidrs: watch::Receiver<Vec<Ipv4Net>>,
+    /// How the node's rules are.
+    pub data_plane: DataPlane,
+    /// How long an ADD may wait for its address.
+    pub add_deadline: Duration,
     /// Numbers requests.
     pub requests: Arc<AtomicU64>,
 }

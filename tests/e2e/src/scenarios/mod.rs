@@ -21,6 +21,7 @@ pub mod runner;
 mod runtimes;
 pub mod single;
 mod subnets;
+mod verbs;
 pub(crate) mod world;
 
 use std::time::Duration;
@@ -110,6 +111,7 @@ pub fn all() -> Vec<Scenario> {
         bad_input::SCENARIOS,
         faults::SCENARIOS,
         kills::SCENARIOS,
+        verbs::SCENARIOS,
         pools::SCENARIOS,
         subnets::SCENARIOS,
         provisioning::SCENARIOS,
