@@ -17,7 +17,7 @@ use vpc_types::{DeviceNumber, PodName, RouteTableId};
 
 use crate::attachment::Attachment;
 use crate::clock::Deadline;
-use crate::policy::{self, PolicyError};
+use crate::policy::{self, Agent, PolicyError};
 use crate::rpc::{Caller, IPAMD, Patience, Peer, RpcError, chain};
 use crate::sandbox;
 
@@ -221,7 +221,7 @@ fn undo(caller: &Caller, attachment: &Attachment, made: Made, error: &ConnectErr
     }
     let deadline = Deadline::after(UNDO);
     if let Some(pod) = made.told_agent
-        && let Err(error) = policy::forget(caller, attachment, &pod, deadline)
+        && let Err(error) = policy::forget(caller, attachment, &pod, Agent::Running, deadline)
     {
         log.warn("undo: network policy stays", &[("error", &chain(&error))]);
     }

@@ -4,7 +4,8 @@
 //! the pod, or is one that leaves this to the plugin; always after making sure that the address still belongs to this container.
 //! Without ipamd's word that the address was this container's until now, only the route to its own device is proof.
 //! The host's end of the link is never removed by name: names derive from the pod's, and the device may be that of the
-//! pod's next incarnation. It dies with the sandbox's namespace. A DEL that comes late, twice, or for nothing succeeds.
+//! pod's next incarnation. It dies with the sandbox's namespace. A DEL that comes late, twice, or for nothing succeeds, and so
+//! does one whose network policy agent is away.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -16,7 +17,7 @@ use proto::rpc::cni_backend_client::CniBackendClient;
 use tonic::Response;
 
 use crate::attachment::Attachment;
-use crate::policy;
+use crate::policy::{self, Agent, PolicyError};
 use crate::rpc::{Caller, IPAMD, Patience, Peer, RpcError, chain};
 use crate::sandbox;
 
@@ -61,6 +62,7 @@ pub(crate) fn del(attachment: &Attachment, sandbox: &Sandbox) -> Result<(), CniE
         Ok((reply, host)) => released(&caller, attachment, &reply, host, &remembered),
         Err(error) => {
             without_ipamd(attachment, &error, &remembered);
+            forget_policies(&caller, attachment, Agent::Perhaps);
             Ok(())
         }
     }
@@ -133,13 +135,34 @@ fn released(
             Err(error) => log.warn("ipamd released no usable address", &[("error", &error)]),
         }
     }
-    if let (Some(pod), false) = (&attachment.pod, reply.network_policy_mode.is_empty()) {
-        // Failing now would change nothing: the retry would find ipamd without the pod and not get here.
-        if let Err(error) = policy::forget(caller, attachment, pod, attachment.deadline) {
-            log.warn("the network policy agent was not told", &[("error", &chain(&error))]);
-        }
+    if !reply.network_policy_mode.is_empty() {
+        forget_policies(caller, attachment, Agent::Running);
     }
     Ok(())
+}
+
+/// Failing would change nothing: the retry would find ipamd without the pod, and the agent no other than now. The agent knows
+/// pods by name only, so it hears nothing once the name has another container: those policies are the new one's.
+fn forget_policies(caller: &Caller, attachment: &Attachment, who: Agent) {
+    let (log, Some(pod)) = (&attachment.log, &attachment.pod) else {
+        return;
+    };
+    let own = attachment.key.container_id();
+    let owner = RouteSocket::open()
+        .ok()
+        .and_then(|mut socket| datapath::container_of(&mut socket, &attachment.host_veth).ok()?);
+    if let Some(other) = owner.filter(|owner| owner != own) {
+        log.info(
+            "network policy is left to the pod's next container",
+            &[("next", &other)],
+        );
+        return;
+    }
+    match policy::forget(caller, attachment, pod, who, attachment.deadline) {
+        Ok(()) => {}
+        Err(PolicyError::Call(RpcError::Absent { .. })) if who == Agent::Perhaps => {}
+        Err(error) => log.warn("the network policy agent was not told", &[("error", &chain(&error))]),
+    }
 }
 
 /// ipamd finds the lease without a sandbox at its next start; the pod must not hang in Terminating until then.

@@ -47,18 +47,32 @@ pub(crate) fn enforce(caller: &Caller, attachment: &Attachment, pod: &PodName, m
     }
 }
 
+/// Who is to forget a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Agent {
+    /// ipamd says that there is one, so its absence is a restart.
+    Running,
+    /// ipamd did not say; where there is one, there is its socket.
+    Perhaps,
+}
+
 /// Has the agent forget `pod`, by `deadline`.
 pub(crate) fn forget(
     caller: &Caller,
     attachment: &Attachment,
     pod: &PodName,
+    who: Agent,
     deadline: Deadline,
 ) -> Result<(), PolicyError> {
     let request = DeleteNpRequest {
         k8s_pod_name: pod.name.to_string(),
         k8s_pod_namespace: pod.namespace.to_string(),
     };
-    let reply = caller.call(&agent(attachment, deadline), async |connection, origin| {
+    let mut peer = agent(attachment, deadline);
+    if who == Agent::Perhaps {
+        peer.patience = Patience::Once;
+    }
+    let reply = caller.call(&peer, async |connection, origin| {
         NpBackendClient::with_origin(connection, origin)
             .delete_pod_np(request.clone())
             .await

@@ -163,3 +163,53 @@ fn the_policy_agent_is_told_and_its_absence_does_not_keep_the_pod() {
         call.run().succeeded();
     });
 }
+
+const UNKNOWN: Answer = Answer::Status(tonic::Code::Unknown, "datastore: unknown pod");
+
+#[test]
+fn the_policy_agent_is_told_also_without_ipamd_and_when_ipamd_does_not_know_the_pod() {
+    let root = root();
+    on_a_node(|| {
+        let agent = Daemon::agent(root.path(), Answer::No);
+        let call = Call::del("c1", root.path());
+        call.run().succeeded();
+        let _ipamd = Daemon::ipamd(root.path(), POD, UNKNOWN);
+        call.run().succeeded();
+        assert_eq!(agent.calls.list(), ["delete default/nginx"; 2]);
+    });
+}
+
+#[test]
+fn the_policy_agent_hears_nothing_of_a_late_del_whose_pod_has_another_container() {
+    let root = root();
+    on_a_node(|| {
+        let (old, new) = (PodNetns::new(), PodNetns::new());
+        let added = add(root.path(), "c1", &old);
+        add(root.path(), "c2", &new);
+        let agent = Daemon::agent(root.path(), Answer::No);
+        let late = Call::del("c1", root.path()).prev(&added);
+        late.run().succeeded();
+        for answer in [UNKNOWN, Answer::Grant("10.0.1.6", 2, 3, "standard")] {
+            let _ipamd = Daemon::ipamd(root.path(), POD, answer);
+            late.run().succeeded();
+        }
+        assert_eq!(agent.calls.list(), Vec::<String>::new());
+        Call::del("c2", root.path()).run().succeeded();
+        assert_eq!(agent.calls.list(), ["delete default/nginx"]);
+    });
+}
+
+#[test]
+fn a_policy_agent_that_hangs_keeps_neither_the_del_nor_the_rules() {
+    let root = root();
+    on_a_node(|| {
+        let (pod, before) = (PodNetns::new(), state());
+        let added = add(root.path(), "c1", &pod);
+        let _agent = UnixListener::bind(socket(root.path(), "npa.sock")).unwrap();
+        let call = Call::del("c1", root.path()).var("VPC_CNI_DEL_DEADLINE", SHORT);
+        call.clone().prev(&added).run().succeeded();
+        assert_eq!(left(&before), Vec::<String>::new());
+        let _ipamd = Daemon::ipamd(root.path(), POD, Answer::Grant("10.0.1.6", 2, 3, "strict"));
+        call.run().succeeded();
+    });
+}
