@@ -2,13 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap like the tests")]
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use datapath::takeover::{Leftovers, Variant, find_leftovers, remove_leftovers};
-use namespace::in_namespace;
+use datapath::takeover::{Leftovers, SettledRules, Variant, find_leftovers, remove_leftovers, settle_pod_rules};
+use datapath::takeover::{OurTable, Successor, find_our_table, find_successor, remove_our_table};
+use datapath::{NodeConfig, NodePorts, Random, SnatPolicy, apply_node};
+use namespace::{in_namespace, ip};
 use reference::{CLEAN, REFERENCE, iptables, saved, state_of_others};
+
+use vpc_types::{FwMark, MacAddress, RouteTableId, VethPrefix};
 
 #[expect(dead_code, unused_imports, reason = "other tests use the rest")]
 mod namespace;
@@ -156,6 +161,136 @@ fn among_thousands_of_rules_looking_takes_milliseconds() {
             assert!(saved(variant).iter().filter(|line| line.contains("KUBE-SVC-")).count() >= 10_000);
         });
     }
+}
+
+#[test]
+fn the_rules_of_older_releases_become_one_per_running_pod_without_a_gap() {
+    in_namespace(|| {
+        let mut socket = namespace::host();
+        let rules = [
+            // One per network of the VPC.
+            "from 10.0.1.5 to 10.0.0.0/16 lookup 2 priority 1536",
+            "from 10.0.1.5 to 100.64.0.0/10 lookup 2 priority 1536",
+            // Of a former pod, and winning.
+            "from 10.0.1.6 lookup 3 priority 1536",
+            "from 10.0.1.6 lookup 2 priority 1536",
+            "from 10.0.1.7 lookup 3 priority 1536",
+            // On the primary ENI.
+            "from 10.0.1.8 lookup 3 priority 1536",
+            "from 10.0.1.8 lookup main priority 1536",
+            // As it should be.
+            "from 10.0.1.9 lookup 2 priority 1536",
+            // Of nobody's business: no pod, another priority, other selectors.
+            "from 10.0.1.10 to 10.0.0.0/16 lookup 2 priority 1536",
+            "from 10.0.1.5 lookup 9 priority 1537",
+            "from 10.0.1.5 fwmark 0x9 lookup 9 priority 1536",
+            "not from 10.0.1.5 lookup 9 priority 1536",
+            "from 10.0.1.0/24 lookup 9 priority 1536",
+        ];
+        for rule in rules {
+            ip(&format!("rule add {rule}"));
+        }
+        let mut monitor = datapath::Monitor::subscribe().unwrap();
+        let main = RouteTableId::MAIN;
+        let two = RouteTableId(2);
+        let pods = [(5, two), (6, two), (7, two), (8, main), (9, two), (11, two)];
+        let pods = pods.map(|(last, table)| (Ipv4Addr::new(10, 0, 1, last), table)).into();
+        let settled = settle_pod_rules(&mut socket, &pods).unwrap();
+        assert_eq!(settled, SettledRules { added: 2, deleted: 5 });
+        let left: Vec<String> = ip("rule list")
+            .into_iter()
+            .filter(|rule| rule.starts_with("1536:"))
+            .collect();
+        let mut expected = [
+            "1536: from 10.0.1.5 lookup 2",
+            "1536: from 10.0.1.6 lookup 2",
+            "1536: from 10.0.1.7 lookup 2",
+            "1536: from 10.0.1.8 lookup main",
+            "1536: from 10.0.1.9 lookup 2",
+            "1536: from 10.0.1.10 to 10.0.0.0/16 lookup 2",
+            "1536: from 10.0.1.5 fwmark 0x9 lookup 9",
+            "1536: not from 10.0.1.5 lookup 9",
+            "1536: from 10.0.1.0/24 lookup 9",
+        ];
+        expected.sort_unstable();
+        assert_eq!(left, expected);
+        let again = settle_pod_rules(&mut socket, &pods).unwrap();
+        assert_eq!(again, SettledRules::default());
+        let first = monitor.next_change().unwrap();
+        assert!(first.is_some(), "the monitor sees what is done");
+    });
+}
+
+/// The reference's table in its nftables mode, as it puts it over ours: our chain makes way, others stay.
+const NATIVE: &str = "
+    add table ip aws-cni
+    add chain ip aws-cni nat-prerouting
+    delete chain ip aws-cni nat-prerouting
+    table ip aws-cni {
+        chain snat-mark { counter ip daddr 10.0.0.0/16 return; counter ct mark set ct mark | 0x80; }
+        chain nat-prerouting {
+            type nat hook prerouting priority -90; policy accept;
+            fib daddr type local return
+            iifname \"eni*\" counter jump snat-mark
+            counter meta mark set ct mark & 0x80
+        }
+    }";
+
+fn node() -> NodeConfig {
+    NodeConfig {
+        primary_mac: MacAddress([2, 0, 0, 0, 0, 1]),
+        primary_address: Ipv4Addr::new(10, 0, 1, 10),
+        mtu: 9001,
+        snat: SnatPolicy::ToPrimary { random: Random::Fully },
+        node_ports: NodePorts::Supported,
+        vpc_cidrs: vec!["10.0.0.0/16".parse().unwrap()],
+        exclude_cidrs: Vec::new(),
+        mark: FwMark::DEFAULT,
+        veth_prefix: VethPrefix::default(),
+    }
+}
+
+#[test]
+fn ours_goes_from_the_table_that_it_shares_with_the_reference() {
+    in_namespace(|| {
+        let mut socket = namespace::host();
+        namespace::add_eni(&mut socket, "ens5", [2, 0, 0, 0, 0, 1]);
+        assert_eq!(remove_our_table().unwrap(), OurTable::Absent);
+        apply_node(&mut socket, &node()).unwrap();
+        assert_eq!(
+            (find_our_table().unwrap(), find_successor().unwrap()),
+            (OurTable::Whole, Successor::Missing)
+        );
+        assert_eq!(remove_our_table().unwrap(), OurTable::Whole);
+        assert_eq!(reference::run("nft", "list ruleset"), "");
+        // The other one comes while ours is there.
+        apply_node(&mut socket, &node()).unwrap();
+        reference::nft(NATIVE);
+        iptables(Variant::Nft, "-t nat -N AWS-SNAT-CHAIN-0");
+        assert_eq!(
+            (find_our_table().unwrap(), find_successor().unwrap()),
+            (OurTable::Shared, Successor::Missing)
+        );
+        iptables(
+            Variant::Nft,
+            "-t nat -A POSTROUTING -m comment --comment|AWS SNAT CHAIN|-j AWS-SNAT-CHAIN-0",
+        );
+        assert_eq!(find_successor().unwrap(), Successor::Ready);
+        assert_eq!(remove_our_table().unwrap(), OurTable::Shared);
+        let left = reference::run("nft", "list table ip aws-cni");
+        let of_theirs = ["chain snat-mark", "chain nat-prerouting"]
+            .iter()
+            .all(|text| left.contains(text));
+        assert!(
+            of_theirs && left.matches("chain ").count() == 2 && !left.contains("set vpc"),
+            "{left}"
+        );
+        assert_eq!(find_our_table().unwrap(), OurTable::Absent);
+        // And back again: our load replaces their table, whatever is in it.
+        apply_node(&mut socket, &node()).unwrap();
+        assert!(!reference::run("nft", "list table ip aws-cni").contains("snat-mark"));
+        assert!(apply_node(&mut socket, &node()).unwrap().table.is_none());
+    });
 }
 
 /// The programs must be there, or these tests prove nothing.

@@ -109,6 +109,18 @@ impl NftSocket {
             .collect())
     }
 
+    /// Names of a table's sets and maps; none if there is no such table.
+    pub fn sets(&mut self, table: &TableId) -> Result<BTreeSet<String>, ReadError> {
+        let messages = self.dump("sets", msg::GETSET, table, |w| w.text(attr::SET_TABLE, &table.name))?;
+        let of_table = messages
+            .iter()
+            .filter(|(_, payload)| names(payload, attr::SET_TABLE, &table.name));
+        Ok(of_table
+            .filter_map(|(_, payload)| read::text(payload, attr::SET_NAME))
+            .map(str::to_owned)
+            .collect())
+    }
+
     /// The rules of one chain in order, or of all chains; none if there is no such chain.
     pub fn rules(&mut self, table: &TableId, chain: Option<&str>) -> Result<Vec<FoundRule>, ReadError> {
         let messages = self.dump("rules", msg::GETRULE, table, |w| {

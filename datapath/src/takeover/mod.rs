@@ -3,15 +3,17 @@
 //! A node can hold them in two kinds, made by `iptables-nft` and by `iptables-legacy`, and in both at once. They do what our
 //! own table does, so nothing depends on them once that is loaded; but their list of the VPC's networks is frozen. Owns
 //! which rules are the reference's (`traces`), their removal by plain nf_tables messages (`nft`) and by the socket options of
-//! `iptables-legacy` (`legacy`). Not its native table, whose name is ours: loading ours replaces that. Nor the rules of
+//! `iptables-legacy` (`legacy`), and the rules of pods that older releases made (`pod_rules`), and the way back (`give_back`). Not its native table, whose name is ours: loading ours replaces that. Nor the rules of
 //! `filter`, which nothing of ours replaces.
 //!
 //! Invariants: each table changes in one step or not at all; every rule of others stays, with its counters; nothing that
 //! the kernel has not loaded gets loaded. Called by the daemon, once per start, after [`apply_node`](crate::apply_node);
 //! the audit only looks.
 
+mod give_back;
 pub mod legacy;
 mod nft;
+mod pod_rules;
 mod traces;
 
 use std::path::Path;
@@ -19,7 +21,9 @@ use std::path::Path;
 use ::nft::{CommitError, ReadError};
 use netlink::SocketError;
 
+pub use give_back::{OurTable, Successor, find_our_table, find_successor, remove_our_table};
 pub use legacy::LegacyError;
+pub use pod_rules::{SettleError, SettledRules, settle_pod_rules};
 
 /// The two kinds of xtables rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,18 +74,18 @@ pub enum TakeOverError {
     #[error("open nf_tables socket")]
     OpenNft(#[source] SocketError),
     /// The rules cannot be read.
-    #[error("read rules of iptables-nft in table {table}")]
+    #[error("read nf_tables rules of table {table}")]
     ReadNft {
-        /// `nat` or `mangle`.
+        /// Which.
         table: &'static str,
         /// What the kernel said.
         #[source]
         source: ReadError,
     },
     /// The removal was refused, or others changed rules during each try.
-    #[error("remove rules of iptables-nft in table {table}")]
+    #[error("remove nf_tables rules of table {table}")]
     RemoveNft {
-        /// `nat` or `mangle`.
+        /// Which.
         table: &'static str,
         /// What the kernel said.
         #[source]
