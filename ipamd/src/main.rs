@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ipamd::cli::{self, Ec2Wish, Output};
+use ipamd::cli::{self, Ec2Wish, Force, Mode, Output};
 use ipamd::config::Config;
 use ipamd::{log, run};
 
@@ -36,6 +36,15 @@ enum Command {
         #[arg(long)]
         no_ec2: bool,
     },
+    /// For a node that goes back to amazon-vpc-cni-k8s: remove what only we use. Status 1: something was kept.
+    Cleanup {
+        /// Say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+        /// Even while a daemon runs, or before the other one has taken over
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -64,6 +73,11 @@ fn main() -> ExitCode {
                 Some(Command::Audit { no_ec2 }) => {
                     let ec2 = if no_ec2 { Ec2Wish::LeftOut } else { Ec2Wish::Looked };
                     cli::audit(&config, ec2, arguments.output).await
+                }
+                Some(Command::Cleanup { dry_run, force }) => {
+                    let mode = if dry_run { Mode::DryRun } else { Mode::Act };
+                    let force = if force { Force::Yes } else { Force::No };
+                    cli::cleanup(&config, mode, force, arguments.output).await
                 }
             };
             print(&answer.text);

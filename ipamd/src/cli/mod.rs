@@ -1,6 +1,7 @@
-//! The operator's commands: they ask the running daemon over its socket.
+//! The operator's commands: they ask the running daemon over its socket, all but `cleanup`, which wants none to run.
 
 mod audit;
+mod cleanup;
 mod table;
 
 use std::path::Path;
@@ -16,6 +17,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 pub use audit::{Ec2Wish, audit};
+pub use cleanup::{Force, Mode, cleanup};
 
 /// The daemon answers from memory.
 const DEADLINE: Duration = Duration::from_secs(5);

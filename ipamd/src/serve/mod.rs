@@ -26,7 +26,7 @@ use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
 pub use account::parse_snat;
-pub use socket::{SocketError, SocketGuard, bind, take_over};
+pub use socket::{SocketError, SocketGuard, bind, lock_file, take_over};
 
 use crate::data_plane::DataPlane;
 use crate::observe::Calls;

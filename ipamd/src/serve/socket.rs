@@ -66,7 +66,7 @@ impl Drop for SocketGuard {
 /// Waits until no other daemon acts for this node: what it does until its end must be known to us. The returned lock lies
 /// beside the socket, and is to be held as long as this process acts.
 pub async fn take_over(socket: &Path) -> Result<File, SocketError> {
-    let path = socket.with_extension("lock");
+    let path = lock_file(socket);
     let failed = |source| SocketError::Lock {
         path: path.clone(),
         source,
@@ -87,6 +87,11 @@ pub async fn take_over(socket: &Path) -> Result<File, SocketError> {
         }
         sleep(POLL).await;
     }
+}
+
+/// The lock's file.
+pub fn lock_file(socket: &Path) -> PathBuf {
+    socket.with_extension("lock")
 }
 
 fn open_lock(path: &Path) -> io::Result<File> {
