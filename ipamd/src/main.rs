@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use ipamd::cli::{self, Ec2Wish, Force, Mode, Output};
+use ipamd::cli::{Output, Question};
 use ipamd::config::Config;
 use ipamd::{log, run};
 
@@ -26,25 +26,8 @@ struct Arguments {
 enum Command {
     /// Run the daemon (also without a command).
     Run,
-    /// Pool, ENIs, EC2 calls, and whether a pod would get an address now.
-    Status,
-    /// All leases.
-    Leases,
-    /// Compare daemon, kernel and EC2. Status 0: they agree; 1: they do not; 2: something could not be looked at.
-    Audit {
-        /// Leave EC2 out
-        #[arg(long)]
-        no_ec2: bool,
-    },
-    /// For a node that goes back to amazon-vpc-cni-k8s: remove what only we use. Status 1: something was kept.
-    Cleanup {
-        /// Say what would be removed
-        #[arg(long)]
-        dry_run: bool,
-        /// Even while a daemon runs, or before the other one has taken over
-        #[arg(long)]
-        force: bool,
-    },
+    #[command(flatten)]
+    Ask(Question),
 }
 
 fn main() -> ExitCode {
@@ -68,17 +51,7 @@ fn main() -> ExitCode {
                     }
                     return run::run(config).await.map(|()| ExitCode::SUCCESS);
                 }
-                Some(Command::Status) => cli::status(&config.paths.socket, arguments.output).await?.into(),
-                Some(Command::Leases) => cli::leases(&config.paths.socket, arguments.output).await?.into(),
-                Some(Command::Audit { no_ec2 }) => {
-                    let ec2 = if no_ec2 { Ec2Wish::LeftOut } else { Ec2Wish::Looked };
-                    cli::audit(&config, ec2, arguments.output).await
-                }
-                Some(Command::Cleanup { dry_run, force }) => {
-                    let mode = if dry_run { Mode::DryRun } else { Mode::Act };
-                    let force = if force { Force::Yes } else { Force::No };
-                    cli::cleanup(&config, mode, force, arguments.output).await
-                }
+                Some(Command::Ask(question)) => question.answer(&config, arguments.output).await?,
             };
             print(&answer.text);
             Ok(ExitCode::from(answer.status))

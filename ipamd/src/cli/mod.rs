@@ -2,6 +2,7 @@
 
 mod audit;
 mod cleanup;
+mod question;
 mod table;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ use tower::service_fn;
 
 pub use audit::{Ec2Wish, audit};
 pub use cleanup::{Force, Mode, cleanup};
+pub use question::Question;
 
 /// The daemon answers from memory.
 const DEADLINE: Duration = Duration::from_secs(5);
