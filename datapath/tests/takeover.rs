@@ -245,6 +245,7 @@ fn node() -> NodeConfig {
         node_ports: NodePorts::Supported,
         vpc_cidrs: vec!["10.0.0.0/16".parse().unwrap()],
         exclude_cidrs: Vec::new(),
+        service_cidrs: Vec::new(),
         mark: FwMark::DEFAULT,
         veth_prefix: VethPrefix::default(),
     }
