@@ -86,6 +86,9 @@ pub enum FabricError {
         #[source]
         source: nft::ReadError,
     },
+    /// More flows than the record holds.
+    #[error("the record of flows is full")]
+    RecordFull,
     /// A namespace or thread of an internet host.
     #[error("internet host {name}")]
     InternetHost {

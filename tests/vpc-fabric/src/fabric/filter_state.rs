@@ -10,6 +10,7 @@ use vpc_types::EniId;
 
 use super::filter::{self, PRIVATE, PUBLIC, REASONS, ROUTE_TABLES, UNCHECKED, name_of, port_key, table_id};
 use super::messages::{PortIndex, mark_of};
+use super::record::{self, Flow};
 use super::{DropCount, DropReason, FabricError, RouteTable, SourceDestCheck};
 
 /// See the module's description.
@@ -156,6 +157,26 @@ impl Filter {
             .map_err(|source| FabricError::FilterRead { what, source })?;
         let total = |reason| counters.get(name_of(reason)).map_or(0, |counter| counter.packets);
         Ok(REASONS.into_iter().map(|reason| (reason, total(reason))).collect())
+    }
+
+    /// Begins a record of what ports send; an earlier one is forgotten.
+    pub(super) fn record_flows(&mut self) -> Result<(), FabricError> {
+        self.commit("record flows", Transaction::new().replace_table(&record::table()))
+    }
+
+    /// The record so far; empty when none was begun.
+    pub(super) fn flows(&mut self) -> Result<Vec<Flow>, FabricError> {
+        let what = record::FLOWS;
+        let found = self.socket.elements(&record::table_id(), what);
+        let found = found.map_err(|source| FabricError::FilterRead { what, source })?;
+        if found.len() >= usize::try_from(record::FLOWS_MAX).unwrap_or(usize::MAX) {
+            return Err(FabricError::RecordFull);
+        }
+        let flows = found.iter().filter_map(|found| {
+            let packets = found.counter?.packets;
+            record::flow_of(&found.element.key, packets, |device| self.enis.get(device).cloned())
+        });
+        Ok(flows.collect())
     }
 
     fn commit(&mut self, operation: &'static str, changes: &Transaction) -> Result<(), FabricError> {

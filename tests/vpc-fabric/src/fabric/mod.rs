@@ -14,6 +14,7 @@ mod filter;
 mod filter_state;
 mod internet;
 mod messages;
+mod record;
 mod route_tables;
 mod settings;
 
@@ -33,6 +34,7 @@ use messages::PortIndex;
 use route_tables::RouteTables;
 
 pub use error::FabricError;
+pub use record::{Flow, Transport};
 use settings::apply_tolerating;
 pub(crate) use settings::{apply, loopback_up, open_socket};
 
@@ -326,6 +328,17 @@ impl Fabric {
     /// Packets dropped so far for each reason, complete even when there were too many pairs to remember.
     pub fn drop_totals(&mut self) -> Result<BTreeMap<DropReason, u64>, FabricError> {
         self.filter.drop_totals()
+    }
+
+    /// Begins a record of all TCP and UDP packets that ENIs send, dropped or not; an earlier record is forgotten. It costs
+    /// every packet a look-up, so nobody has it who has not asked.
+    pub fn record_flows(&mut self) -> Result<(), FabricError> {
+        self.filter.record_flows()
+    }
+
+    /// The record so far. An error when it is full: then flows are missing.
+    pub fn flows(&mut self) -> Result<Vec<Flow>, FabricError> {
+        self.filter.flows()
     }
 
     /// The namespace of an internet host, for probes and echo servers.

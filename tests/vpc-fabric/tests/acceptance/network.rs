@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use netlink::message::Rule;
 use netlink::packet::RouteNetlinkMessage;
 use netlink::{Batch, RouteSocket};
-use vpc_fabric::fabric::{DropCount, DropReason, RouteTable, RouteTarget, SourceDestCheck};
+use vpc_fabric::fabric::{DropCount, DropReason, Flow, RouteTable, RouteTarget, SourceDestCheck, Transport};
 use vpc_fabric::place::Isolation;
 use vpc_fabric::probe::{EchoServer, Peer, mesh};
 use vpc_fabric::{DefaultRoute, Host, NetnsRef, Node, Place, Sandbox};
@@ -69,6 +69,10 @@ pub(crate) fn tests() -> Vec<InsideTest> {
         InsideTest {
             name: "drops_beyond_what_can_be_remembered_are_still_drops",
             run: many_drops,
+        },
+        InsideTest {
+            name: "the_record_tells_what_each_eni_sent_dropped_or_not",
+            run: recorded_flows,
         },
         InsideTest {
             name: "two_vpcs_with_the_same_addresses_do_not_meet",
@@ -149,6 +153,39 @@ fn foreign_source(_: &Sandbox) {
     change_rule(&vpc.n1, RouteNetlinkMessage::NewRule);
     assert!(pings(vpc.n1.netns(), N1_SECONDARY, N2_PRIMARY));
     assert_eq!(vpc.fabric.drops().unwrap()[0].packets, 3);
+}
+
+fn recorded_flows(_: &Sandbox) {
+    let mut vpc = vpc();
+    assert_eq!(vpc.fabric.flows().unwrap(), [], "nobody asked for a record");
+    vpc.fabric.record_flows().unwrap();
+    let at_n2 = server(vpc.n2.netns(), N2_PRIMARY);
+    assert_eq!(
+        seen_by_udp(vpc.n1.netns(), Some(N1_SECONDARY), at_n2.address()),
+        Some(N1_SECONDARY)
+    );
+    assert!(seen_by_tcp(vpc.n1.netns(), None, at_n2.address()).is_some());
+    // The first node does not own this address on the ENI that it sends from.
+    vpc.fabric.assign(&eni(3), &only(N1_SECONDARY)).unwrap();
+    assert_eq!(seen_by_udp(vpc.n1.netns(), Some(N1_SECONDARY), at_n2.address()), None);
+    let flows = vpc.fabric.flows().unwrap();
+    let of = |n: u8, transport, source: Ipv4Addr| {
+        let one = |flow: &&Flow| (&flow.eni, flow.transport, *flow.source.ip()) == (&eni(n), transport, source);
+        flows.iter().filter(one).collect::<Vec<_>>()
+    };
+    let asked = of(2, Transport::Udp, N1_SECONDARY);
+    assert_eq!(asked.len(), 2, "{flows:?}");
+    assert!(
+        asked
+            .iter()
+            .all(|flow| (flow.destination, flow.packets) == (at_n2.address(), 1))
+    );
+    let answered = of(3, Transport::Udp, N2_PRIMARY);
+    assert_eq!((answered.len(), answered[0].source), (1, at_n2.address()));
+    assert!(asked.iter().any(|flow| flow.source == answered[0].destination));
+    assert!(of(1, Transport::Tcp, N1_PRIMARY)[0].packets > 2);
+    vpc.fabric.record_flows().unwrap();
+    assert_eq!(vpc.fabric.flows().unwrap(), [], "a new record was begun");
 }
 
 fn nobody_answers(_: &Sandbox) {

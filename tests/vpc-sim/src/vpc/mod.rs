@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vpc_fabric::fabric::{DropCount, DropReason, FabricConfig, InternetHostConfig};
+use vpc_fabric::fabric::{DropCount, DropReason, FabricConfig, Flow, InternetHostConfig};
 use vpc_fabric::{Fabric, FabricError, NetnsRef, Node, NodeConfig, Sandbox};
 use vpc_types::{EniId, InstanceId};
 
@@ -190,6 +190,30 @@ impl VpcHandle {
     /// When the kernel does not tell.
     pub fn drop_totals(&self) -> Result<BTreeMap<DropReason, u64>, FabricError> {
         lock(&self.0.fabric).drop_totals()
+    }
+
+    /// Begins a record of what ENIs send; an earlier one is forgotten.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn record_flows(&self) -> Result<(), FabricError> {
+        lock(&self.0.fabric).record_flows()
+    }
+
+    /// The record so far.
+    ///
+    /// # Errors
+    /// When the kernel does not tell, or the record is full.
+    pub fn flows(&self) -> Result<Vec<Flow>, FabricError> {
+        lock(&self.0.fabric).flows()
+    }
+
+    /// Lets an address of the VPC reach the internet as itself, as if a device outside translated it one to one.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn publish(&self, address: Ipv4Addr) -> Result<(), FabricError> {
+        lock(&self.0.fabric).set_public(address, Some(address))
     }
 
     /// The namespace of an internet host, for probes and echo servers.
