@@ -68,13 +68,7 @@ pub(crate) fn command() -> Command {
             "mutants",
             "Deliberate defects of the pool that the simulation must catch",
         ))
-        .subcommand(
-            passed_on(
-                "storm",
-                "Disorderly callers and killed programs: [--minutes N] [--seed S] [--slow]",
-            )
-            .after_help("Words select storms by their names; --list shows them."),
-        )
+        .subcommands(long_suites())
         .subcommand(extra(
             Command::new("lint").about("Format, clippy, tidy, licences, documentation"),
         ))
@@ -87,6 +81,22 @@ pub(crate) fn command() -> Command {
                 .about("Everything a merge needs: lint, test")
                 .arg(slow()),
         ))
+}
+
+/// Suites of their own, whose scenarios words select by name.
+fn long_suites() -> [Command; 2] {
+    [
+        passed_on(
+            "matrix",
+            "By which ENI and from which address packets leave, under every combination of the variables that decide it",
+        )
+        .after_help("Words select scenarios by their names; --list shows them."),
+        passed_on(
+            "storm",
+            "Disorderly callers and killed programs: [--minutes N] [--seed S] [--slow]",
+        )
+        .after_help("Words select storms by their names; --list shows them."),
+    ]
 }
 
 /// Values of a repeated argument.

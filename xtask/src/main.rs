@@ -13,6 +13,7 @@ mod demo;
 mod foreign;
 mod generate;
 mod lint;
+mod matrix;
 mod run;
 mod runtimes;
 mod setup;
@@ -54,6 +55,7 @@ fn dispatch() -> Result<ExitCode> {
         "bench" => bench::by_hand(&context, &cli::texts(arguments, "args")),
         "sim" => sim::seeds(&context, &cli::texts(arguments, "args")),
         "mutants" => sim::mutants(&context, &cli::texts(arguments, "args")),
+        "matrix" => matrix::by_hand(&context, &cli::texts(arguments, "args")),
         "storm" => storm::storm(&context, &cli::texts(arguments, "args")),
         "lint" => steps::report(&context, lint::steps(cli::extras(arguments))),
         "docs" => steps::report(&context, vec![lint::docs()]),

@@ -9,6 +9,7 @@ use crate::cli::Lanes;
 use crate::context::Context;
 use crate::demo::{self, Replacements};
 use crate::foreign;
+use crate::matrix;
 use crate::runtimes;
 use crate::setup;
 use crate::sim::{self, Core, Fleet};
@@ -49,6 +50,7 @@ pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
         runtimes::step(),
         Step::new("demo", 10, demo::demo_step),
         foreign::step(),
+        matrix::step(),
         Step::new("storms", 10, |context, deadline| storm::step(context, &[], deadline)),
         Step::new("sim", 15, |context, deadline| {
             sim::step(context, Core::Shipped, &["--seeds", "1000"], deadline)

@@ -7,6 +7,7 @@ pub mod binaries;
 pub mod cluster;
 pub mod demo;
 pub mod kernel;
+pub mod matrix;
 pub mod node;
 pub mod runtime;
 pub mod runtimes;

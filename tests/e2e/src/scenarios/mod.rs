@@ -78,7 +78,7 @@ pub struct Scenario {
 const LIMIT: Duration = Duration::from_secs(60);
 
 impl Scenario {
-    const fn new(name: &'static str, run: fn(&Bench) -> Result<()>) -> Self {
+    pub(crate) const fn new(name: &'static str, run: fn(&Bench) -> Result<()>) -> Self {
         Self {
             name,
             limit: LIMIT,
@@ -88,7 +88,7 @@ impl Scenario {
         }
     }
 
-    const fn within(mut self, seconds: u64) -> Self {
+    pub(crate) const fn within(mut self, seconds: u64) -> Self {
         self.limit = Duration::from_secs(seconds);
         self
     }

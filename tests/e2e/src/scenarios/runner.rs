@@ -30,6 +30,8 @@ pub enum Suite {
     EndToEnd,
     /// Container runtimes and other programs do.
     Runtimes,
+    /// Every combination of the variables that decide where packets leave.
+    Matrix,
 }
 
 impl Suite {
@@ -38,6 +40,7 @@ impl Suite {
         match self {
             Self::EndToEnd => all(),
             Self::Runtimes => runtimes::all(),
+            Self::Matrix => crate::matrix::SCENARIOS.to_vec(),
         }
     }
 }
@@ -180,6 +183,11 @@ fn run_one(run: &Run, copies: &Copies, tools: &Tools) -> Result<bool> {
     if !passed {
         let how = status.map_or_else(|| "killed at its limit".to_owned(), |status| status.to_string());
         text.push_str(&format!("\n=== {how}\n{output}\n==="));
+    } else {
+        // What it counted.
+        output
+            .lines()
+            .for_each(|line| text.push_str(&format!("\n         {line}")));
     }
     say(&text);
     Ok(passed)

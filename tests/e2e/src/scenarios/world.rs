@@ -23,7 +23,7 @@ use crate::runtime::{Identity, Pod};
 use crate::wait;
 
 /// Three slots for pods on each of at most three ENIs: four pods need a second ENI.
-pub(super) const SMALL: &str = "t3.small";
+pub(crate) const SMALL: &str = "t3.small";
 /// Slots for pods on an ENI of [`SMALL`].
 pub(super) const SMALL_SLOTS: u64 = 3;
 /// The first node.
@@ -80,7 +80,7 @@ pub(crate) fn vpc_of(nodes: usize, instance_type: &str) -> Config {
 
 impl World {
     /// Daemons are prepared, not started. `timers` come on top of the usual shortened ones.
-    pub(super) fn prepare(
+    pub(crate) fn prepare(
         bench: &Bench,
         config: Config,
         timers: &[(&str, &str)],
@@ -127,7 +127,7 @@ impl World {
     }
 
     /// Primary address of a node.
-    pub(super) fn primary(&self, name: &str) -> Result<Ipv4Addr> {
+    pub(crate) fn primary(&self, name: &str) -> Result<Ipv4Addr> {
         let node = self.config.nodes.iter().find(|node| node.name == name);
         node.and_then(|node| node.address).context("nodes have fixed addresses")
     }

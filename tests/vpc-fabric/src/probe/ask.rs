@@ -2,17 +2,18 @@
 
 use std::io::{ErrorKind, Read};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, socket};
+use nix::sys::socket::sockopt::ReuseAddr;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket};
 
 use super::{ProbeError, failed, failed_call};
 
 /// Longest answer: `255.255.255.255:65535`.
-const ANSWER_MAX: usize = 32;
+pub(super) const ANSWER_MAX: usize = 32;
 
 /// See `Vantage::ask_udp`.
 pub(super) fn udp(
@@ -51,6 +52,7 @@ pub(super) fn tcp(
     deadline: Duration,
 ) -> Result<Vec<Option<SocketAddrV4>>, ProbeError> {
     let until = Instant::now() + deadline;
+    let source = source.map(|address| SocketAddrV4::new(address, 0));
     let calls = servers.iter().map(|server| Call::start(source, *server));
     let mut calls: Vec<Call> = calls.collect::<Result<_, _>>()?;
     while calls.iter().any(|call| call.stream.is_some()) {
@@ -58,28 +60,27 @@ pub(super) fn tcp(
         if left.is_zero() {
             break;
         }
-        wait(&calls, left)?;
+        let open: Vec<BorrowedFd<'_>> = calls.iter().filter_map(Call::open).collect();
+        wait(&open, left)?;
         calls.iter_mut().for_each(Call::listen);
     }
-    Ok(calls
-        .into_iter()
-        .map(|call| if call.stream.is_none() { parse(&call.text) } else { None })
-        .collect())
+    Ok(calls.iter().map(Call::answer).collect())
 }
 
 /// A connection under way; without a stream it has ended.
-struct Call {
+pub(super) struct Call {
     stream: Option<TcpStream>,
     text: Vec<u8>,
 }
 
 impl Call {
-    fn start(source: Option<Ipv4Addr>, server: SocketAddrV4) -> Result<Self, ProbeError> {
+    pub(super) fn start(source: Option<SocketAddrV4>, server: SocketAddrV4) -> Result<Self, ProbeError> {
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let fd: OwnedFd = socket(AddressFamily::Inet, SockType::Stream, flags, None).map_err(failed_call("socket"))?;
         if let Some(source) = source {
-            let address = SockaddrIn::from(SocketAddrV4::new(source, 0));
-            bind(fd.as_raw_fd(), &address).map_err(failed_call("bind"))?;
+            // A connection of before that is not forgotten yet may have had the port.
+            setsockopt(&fd, ReuseAddr, &true).map_err(failed_call("setsockopt"))?;
+            bind(fd.as_raw_fd(), &SockaddrIn::from(source)).map_err(failed_call("bind"))?;
         }
         let connected = match connect(fd.as_raw_fd(), &SockaddrIn::from(server)) {
             Ok(()) | Err(Errno::EINPROGRESS) => true,
@@ -92,8 +93,18 @@ impl Call {
         })
     }
 
+    /// While it has not ended.
+    pub(super) fn open(&self) -> Option<BorrowedFd<'_>> {
+        self.stream.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Of a connection that has ended.
+    pub(super) fn answer(&self) -> Option<SocketAddrV4> {
+        if self.stream.is_none() { parse(&self.text) } else { None }
+    }
+
     /// Takes what has come; the server closes after its answer.
-    fn listen(&mut self) {
+    pub(super) fn listen(&mut self) {
         let Some(stream) = &mut self.stream else { return };
         let mut part = [0; ANSWER_MAX];
         match stream.read(&mut part) {
@@ -105,11 +116,8 @@ impl Call {
     }
 }
 
-fn wait(calls: &[Call], left: Duration) -> Result<(), ProbeError> {
-    let streams = calls.iter().filter_map(|call| call.stream.as_ref());
-    let mut fds: Vec<PollFd<'_>> = streams
-        .map(|stream| PollFd::new(stream.as_fd(), PollFlags::POLLIN))
-        .collect();
+pub(super) fn wait(open: &[BorrowedFd<'_>], left: Duration) -> Result<(), ProbeError> {
+    let mut fds: Vec<PollFd<'_>> = open.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
     match poll(&mut fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
@@ -117,6 +125,6 @@ fn wait(calls: &[Call], left: Duration) -> Result<(), ProbeError> {
     }
 }
 
-fn parse(text: &[u8]) -> Option<SocketAddrV4> {
+pub(super) fn parse(text: &[u8]) -> Option<SocketAddrV4> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }

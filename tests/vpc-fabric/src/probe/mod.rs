@@ -8,6 +8,7 @@
 //! Called by the end-to-end tests and the demo.
 
 mod ask;
+mod each;
 mod echo;
 mod icmp;
 
@@ -18,6 +19,7 @@ use nix::errno::Errno;
 
 use crate::place::{NetnsRef, PlaceError};
 
+pub use each::Question;
 pub use echo::EchoServer;
 
 /// A probe that could not be made; silence of the target is no error.
@@ -91,6 +93,12 @@ impl Vantage {
     /// Asks UDP echo servers, all at once. Per server: the address which it saw the question come from.
     pub fn ask_udp(&self, servers: &[SocketAddrV4]) -> Result<Vec<Option<SocketAddrV4>>, ProbeError> {
         self.netns.run(|| ask::udp(self.source, servers, self.deadline))?
+    }
+
+    /// Asks echo servers, all at once, each question from its own port. Per question: the address which the server saw it
+    /// come from.
+    pub fn ask_each(&self, questions: &[Question]) -> Result<Vec<Option<SocketAddrV4>>, ProbeError> {
+        self.netns.run(|| each::each(self.source, questions, self.deadline))?
     }
 
     /// Asks TCP echo servers, all at once. Per server: the address which it saw the connection come from.
