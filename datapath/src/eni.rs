@@ -102,10 +102,35 @@ pub enum EniError {
 
 /// Brings the ENI's kernel state to what it should be.
 pub fn setup_eni(s: &mut RouteSocket, w: &EniWiring) -> Result<EniReady, EniError> {
+    let address = w.address;
+    let host = HostLook::take(s).map_err(|source| EniError::Look { address, source })?;
+    setup_seen(s, w, &host)
+}
+
+/// What the looks at several ENIs have in common.
+#[derive(Debug, Default)]
+pub(crate) struct HostLook {
+    pub(crate) links: Vec<Link>,
+    pub(crate) main: Vec<FoundRoute>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+impl HostLook {
+    /// Rules first and links last: what vanishes meanwhile is missed, not taken for something that lacks its rules.
+    pub(crate) fn take(s: &mut RouteSocket) -> Result<Self, DumpError> {
+        let rules = rules(s)?;
+        let main = routes(s, RouteTableId::MAIN.0)?;
+        let links = links(s)?;
+        Ok(Self { links, main, rules })
+    }
+}
+
+/// As [`setup_eni`], after a look at the rest of the host.
+pub(crate) fn setup_seen(s: &mut RouteSocket, w: &EniWiring, host: &HostLook) -> Result<EniReady, EniError> {
     if w.table.is_main() {
         return Err(EniError::TableIsMain { address: w.address });
     }
-    let found = look(s, w).map_err(|source| EniError::Look {
+    let found = look(s, w, host).map_err(|source| EniError::Look {
         address: w.address,
         source,
     })?;
@@ -166,15 +191,14 @@ fn gateway_of(subnet: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(subnet.network()).saturating_add(1))
 }
 
-struct Found {
+struct Found<'a> {
     link: Link,
     addresses: Vec<FoundAddress>,
     table: Vec<FoundRoute>,
-    main: Vec<FoundRoute>,
-    rules: Vec<Rule>,
+    host: &'a HostLook,
 }
 
-impl Found {
+impl Found<'_> {
     fn has_foreign_address(&self, w: &EniWiring) -> bool {
         let wanted = FoundAddress {
             address: w.address,
@@ -184,22 +208,20 @@ impl Found {
     }
 }
 
-fn look(s: &mut RouteSocket, w: &EniWiring) -> Result<Option<Found>, DumpError> {
-    let links = links(s)?;
-    let Some(link) = find_eni(&links, w.mac).cloned() else {
+fn look<'a>(s: &mut RouteSocket, w: &EniWiring, host: &'a HostLook) -> Result<Option<Found<'a>>, DumpError> {
+    let Some(link) = find_eni(&host.links, w.mac).cloned() else {
         return Ok(None);
     };
     Ok(Some(Found {
         addresses: addresses(s, link.index)?,
         table: routes(s, w.table.0)?,
-        main: routes(s, RouteTableId::MAIN.0)?,
-        rules: rules(s)?,
+        host,
         link,
     }))
 }
 
 /// What has to be sent, in an order in which each message finds what it needs: device, address, routes, rule.
-fn plan(w: &EniWiring, found: &Found) -> Batch {
+fn plan(w: &EniWiring, found: &Found<'_>) -> Batch {
     let mut batch = Batch::new();
     let device = found.link.index.get();
     if found.link.mtu != w.mtu {
@@ -209,7 +231,7 @@ fn plan(w: &EniWiring, found: &Found) -> Batch {
         batch.push("device up", 0, set_link_state(LinkRef::Index(device), LinkState::Up));
     }
     plan_addresses(w, found, &mut batch);
-    for route in found.main.iter().filter(|route| is_connected(w, device, route)) {
+    for route in found.host.main.iter().filter(|route| is_connected(w, device, route)) {
         // Through main, pods of other ENIs would reach the subnet by this device and with the wrong source.
         batch.push(CONNECTED_ROUTE, 0, Message::DelRoute(route_of(route)));
     }
@@ -222,7 +244,7 @@ const CONNECTED_ROUTE: &str = "delete connected route";
 
 /// Ours comes before others go: with its last address a device loses its routes. And again after it: with a primary address
 /// the kernel deletes the secondary ones of the same subnet, which ours then was.
-fn plan_addresses(w: &EniWiring, found: &Found, batch: &mut Batch) {
+fn plan_addresses(w: &EniWiring, found: &Found<'_>, batch: &mut Batch) {
     let device = found.link.index.get();
     let wanted = |have: &&FoundAddress| have.address == w.address && have.prefix_len == w.subnet.prefix_len();
     let mut message = address(device, w.address, w.subnet.prefix_len());
@@ -252,7 +274,7 @@ fn is_connected(w: &EniWiring, device: u32, route: &FoundRoute) -> bool {
 }
 
 /// On a device that is down there are no routes, so they are found missing and made after it comes up.
-fn plan_table(w: &EniWiring, found: &Found, batch: &mut Batch) {
+fn plan_table(w: &EniWiring, found: &Found<'_>, batch: &mut Batch) {
     let gateway = gateway_of(w.subnet);
     let device = found.link.index.get();
     let to_gateway = Route {
@@ -279,7 +301,7 @@ fn plan_table(w: &EniWiring, found: &Found, batch: &mut Batch) {
     }
 }
 
-fn plan_rules(w: &EniWiring, found: &Found, batch: &mut Batch) {
+fn plan_rules(w: &EniWiring, found: &Found<'_>, batch: &mut Batch) {
     let wanted = Rule {
         priority: RULE_FROM_ENI,
         from: Some(w.address),
@@ -287,10 +309,16 @@ fn plan_rules(w: &EniWiring, found: &Found, batch: &mut Batch) {
         ..Rule::default()
     };
     let of_address = |rule: &&Rule| rule.priority == RULE_FROM_ENI && rule.from == Some(w.address);
-    if !found.rules.contains(&wanted) {
+    if !found.host.rules.contains(&wanted) {
         batch.push("rule from ENI", ADD, Message::NewRule(wanted.message()));
     }
-    for stale in found.rules.iter().filter(of_address).filter(|rule| **rule != wanted) {
+    for stale in found
+        .host
+        .rules
+        .iter()
+        .filter(of_address)
+        .filter(|rule| **rule != wanted)
+    {
         // Equal priorities are tried in the order of insertion: an older one would win.
         batch.push("delete stale rule from ENI", 0, Message::DelRule(stale.message()));
     }

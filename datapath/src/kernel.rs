@@ -13,6 +13,7 @@ use vpc_types::{IfIndex, MacAddress};
 
 pub(crate) const NEW_LINK: u16 = 16;
 pub(crate) const DEL_LINK: u16 = 17;
+pub(crate) const DEL_ADDRESS: u16 = 21;
 pub(crate) const NEW_ROUTE: u16 = 24;
 pub(crate) const DEL_ROUTE: u16 = 25;
 pub(crate) const NEW_RULE: u16 = 32;

@@ -162,6 +162,12 @@ pub fn apply_node(s: &mut RouteSocket, config: &NodeConfig) -> Result<NodeApplie
     })
 }
 
+/// As [`apply_node`], for the nf_tables table alone: others change rulesets often, and routes and rules are not theirs.
+pub fn apply_ruleset(config: &NodeConfig, primary_device: &str) -> Result<Option<Difference>, NodeError> {
+    let mut nft = NftSocket::open().map_err(NodeError::OpenNft)?;
+    apply_table(&mut nft, desired_table(config, primary_device))
+}
+
 /// What of the node's kernel state is not as it should be. Changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeInspection {

@@ -379,7 +379,7 @@ pub(crate) fn to_pod_rule(address: Ipv4Addr) -> Rule {
     }
 }
 
-fn from_pod_rule(address: Ipv4Addr, table: RouteTableId) -> Rule {
+pub(crate) fn from_pod_rule(address: Ipv4Addr, table: RouteTableId) -> Rule {
     Rule {
         priority: RULE_FROM_POD,
         from: Some(address),

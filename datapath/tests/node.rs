@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 
 use datapath::{
-    Change, EniError, EniTable, EniWiring, KernelChange, Monitor, NodeConfig, NodeError, NodePorts, PodSockets, Random,
-    RouteSocket, SnatPolicy, apply_node, inspect, inspect_node, observe, setup_eni, teardown_eni, wire,
+    Change, EniError, EniTable, EniWiring, Fate, KernelChange, Monitor, NodeConfig, NodeError, NodePorts, PodSockets,
+    Random, RouteSocket, SnatPolicy, apply_node, inspect, inspect_node, observe, setup_eni, teardown_eni, wire,
 };
 use namespace::{add_eni, host, in_namespace, ip, new_namespace, state, wiring};
 use vpc_types::{FwMark, MacAddress, RouteTableId, VethPrefix};
@@ -299,9 +299,11 @@ fn the_monitor_tells_what_changed() {
             KernelChange::RouteChanged { address: w.address },
             KernelChange::RuleChanged {
                 address: Some(w.address),
+                fate: Fate::Made,
             },
             KernelChange::RuleChanged {
                 address: Some(eni().address),
+                fate: Fate::Made,
             },
             KernelChange::TableChanged { table: 2 },
         ] {

@@ -18,6 +18,7 @@ pub mod monitor;
 pub mod observe;
 pub mod owner;
 pub mod paths;
+pub mod repair;
 pub mod run;
 pub mod serve;
 pub mod takeover;

@@ -15,6 +15,7 @@ use vpc_types::{IpamKey, PodName};
 use crate::clock;
 use crate::exec::Executors;
 use crate::observe::Observer;
+use crate::repair::Disturbance;
 
 /// Inputs in the queue; more make senders wait, and the kernel's queue of the socket holds back clients.
 const QUEUE: usize = 1024;
@@ -57,6 +58,8 @@ pub enum Input {
         /// Gets the answer.
         reply: oneshot::Sender<DelAnswer>,
     },
+    /// Something may have been removed from running pods.
+    Repair(Disturbance),
     /// A copy of the state.
     Status(oneshot::Sender<Status>),
     /// End.
@@ -181,6 +184,7 @@ impl Owner {
                     let _ = reply.send(DelAnswer::Unknown);
                 }
             }
+            Input::Repair(disturbance) => self.executors.repair(self.core.pool(), &disturbance),
             Input::Status(reply) => {
                 let _ = reply.send(self.core.status(clock::now()));
             }
@@ -193,6 +197,7 @@ impl Owner {
         if self.wake.is_some_and(|at| at <= now.boot) {
             self.wake = None;
         }
+        self.executors.look_for_damage(self.core.pool(), &event);
         for action in self.core.handle(event, now) {
             self.run_action(action);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use cloud::{Ec2Client, ImdsClient};
-use datapath::{Monitor, RouteSocket, SnatPolicy, apply_node};
+use datapath::{Monitor, NftEvents, RouteSocket, SnatPolicy, apply_node};
 use ipam_core::{Event, Provisioning, ViewSource};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -19,15 +19,18 @@ use crate::aborts;
 use crate::boot::{self, Node};
 use crate::config::Config;
 use crate::data_plane::DataPlane;
-use crate::exec::{Ec2Executor, Ec2Scope, EniTags, Executors, KernelExecutor, Writer};
+use crate::exec::{Ec2Executor, Ec2Scope, EniTags, Executors, KernelExecutor, NodeState, Writer};
 use crate::metadata::Metadata;
 use crate::observe::{Calls, Observer};
 use crate::owner::{self, Inbox, Input, Owner};
+use crate::repair::{Disturbance, Repairs};
 use crate::serve::{self, Context, ExternalSnat, NodeReply, PoolReply};
 use crate::{monitor, observe, takeover};
 
 /// Pause before a broken source of kernel notices is replaced.
 const RESUBSCRIBE: Duration = Duration::from_secs(1);
+/// The same for notices of rulesets, which a kernel may not have.
+const RESUBSCRIBE_RULESETS: Duration = Duration::from_secs(30);
 /// After this, open connections are cut: plugins find the socket gone and wait for our successor.
 const DRAIN: Duration = Duration::from_millis(200);
 
@@ -90,32 +93,39 @@ async fn run_as(config: Config, calls: Calls, found: Found, stop: StopSignals) -
     let monitor = Monitor::subscribe().context("cannot listen to the kernel")?;
     let mut socket = RouteSocket::open().context("cannot open a netlink socket")?;
     let vpc_cidrs = node.facts.vpc_cidrs.clone();
-    apply_node(&mut socket, &node.datapath(&config, vpc_cidrs.clone())).context("cannot set up the node's rules")?;
+    let rules = node.datapath(&config, vpc_cidrs.clone());
+    let applied = apply_node(&mut socket, &rules).context("cannot set up the node's rules")?;
     takeover::start(config.paths.xtables_lock()).context("cannot start a thread")?;
     let core = boot::restore(&node, &config)?;
 
     let (inbox, queue) = owner::queue();
-    let unknown_subnet = Arc::new(Notify::new());
+    let (unknown_subnet, repairs) = (Arc::new(Notify::new()), Repairs::default());
+    let state = NodeState {
+        config: rules,
+        device: applied.primary_device,
+    };
     let data_plane = DataPlane::default();
     let kernel = KernelExecutor::start(
         socket,
         node.subnets(),
-        config.mtu,
-        config.veth_prefix.clone(),
+        state,
         inbox.clone(),
         Arc::clone(&unknown_subnet),
         data_plane.clone(),
+        repairs.clone(),
     )?;
     let writer = Writer::start(config.paths.clone(), inbox.clone())?;
     let ec2 = ec2_executor(&config, &node, ec2, imds.clone(), inbox.clone()).teaching(kernel.clone());
     let owner = Owner::new(
         core,
         config.add_deadline,
-        Executors::new(writer, kernel.clone(), ec2),
+        Executors::new(writer, kernel.clone(), ec2, repairs.clone()),
         Observer,
     );
     let owner = tokio::spawn(owner.run(queue));
-    tokio::spawn(watch_kernel(monitor, inbox.clone()));
+    tokio::spawn(watch_kernel(monitor, config.mtu, inbox.clone(), repairs.clone()));
+    tokio::spawn(watch_rulesets(repairs.clone()));
+    tokio::spawn(repairs.clone().run(inbox.clone(), kernel.clone()));
 
     let (ranges, vpc_cidrs) = watch::channel(vpc_cidrs);
     let metadata = Metadata {
@@ -131,6 +141,7 @@ async fn run_as(config: Config, calls: Calls, found: Found, stop: StopSignals) -
     let context = Context {
         inbox: inbox.clone(),
         calls,
+        repairs,
         node: Arc::new(node_reply(&node, &config)),
         vpc_cidrs,
         data_plane,
@@ -209,8 +220,8 @@ async fn serve_until_told(config: &Config, context: Context, mut told: StopSigna
 }
 
 /// A source that breaks off is replaced, and everything is looked at again: notices were lost.
-async fn watch_kernel(mut monitor: Monitor, inbox: Inbox) {
-    while let Err(error) = monitor::run(monitor, inbox.clone()).await {
+async fn watch_kernel(mut monitor: Monitor, mtu: u16, inbox: Inbox, repairs: Repairs) {
+    while let Err(error) = monitor::run(monitor, mtu, inbox.clone(), repairs.clone()).await {
         tracing::error!(error = %observe::Chain(&error), "notices from the kernel broke off; subscribing again");
         monitor = loop {
             tokio::time::sleep(RESUBSCRIBE).await;
@@ -218,6 +229,23 @@ async fn watch_kernel(mut monitor: Monitor, inbox: Inbox) {
                 break fresh;
             }
         };
+        repairs.wish(Disturbance::everything());
         inbox.send(Input::Event(Event::KernelChanged)).await;
+    }
+}
+
+/// Without notices the table is still compared now and then, with the node's other rules.
+async fn watch_rulesets(repairs: Repairs) {
+    loop {
+        let ended: Box<dyn std::error::Error + Send + Sync> = match NftEvents::subscribe() {
+            Ok(events) => match monitor::run_rulesets(events, repairs.clone()).await {
+                Ok(()) => return,
+                Err(error) => error.into(),
+            },
+            Err(error) => error.into(),
+        };
+        tracing::warn!(error = %observe::Chain(ended.as_ref()), "no notices of changed rulesets; trying again");
+        tokio::time::sleep(RESUBSCRIBE_RULESETS).await;
+        repairs.wish_ruleset("unknown".to_owned());
     }
 }

@@ -94,12 +94,14 @@ fn replies_have_their_golden_bytes() {
             access: "a".into(),
         }],
         data_plane: "r".into(),
+        repairs: [("r".to_owned(), 3)].into(),
     };
     let golden = [
         &[0x08, 1, 0x12, 1, b'c', 0x1a, 1, b'd', 0x22, 0, 0x2a, 0][..],
         &[0x32, 5, 0x0a, 1, b'a', 0x10, 2],
         &[0x3a, 1, b'm', 0x42, 1, b't', 0x4a, 1, b'p', 0x50, 1, 0x5a, 1, b'w'],
         &[0x62, 8, 0x0a, 1, b'i', 0x10, 1, 0x1a, 1, b'a', 0x6a, 1, b'r'],
+        &[0x72, 5, 0x0a, 1, b'r', 0x10, 3],
     ]
     .concat();
     check(&status, &golden);

@@ -30,6 +30,8 @@ const JUDGED: &[&str] = &[
     "--test",
     "pod",
     "--test",
+    "repair",
+    "--test",
     "rules",
     "--test",
     "takeover",

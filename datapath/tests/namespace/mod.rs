@@ -47,6 +47,7 @@ fn normal(line: &str) -> String {
         " state UP",
         " state LOWERLAYERDOWN",
         " state DOWN",
+        " state UNKNOWN",
     ] {
         line = line.replace(part, "");
     }

@@ -117,6 +117,7 @@ fn status_json(status: &GetStatusReply) -> Value {
             "prefixes": pool.prefixes,
         },
         "enis": status.enis.iter().map(eni).collect::<Vec<_>>(),
+        "repairs": status.repairs.iter().collect::<std::collections::BTreeMap<_, _>>(),
         "ec2Calls": status.ec2_calls.iter().collect::<std::collections::BTreeMap<_, _>>(),
     })
 }

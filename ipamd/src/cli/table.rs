@@ -1,5 +1,6 @@
 //! Answers as text for people: aligned columns, one fact per line.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 
 use proto::agent::{GetStatusReply, Lease};
@@ -59,19 +60,18 @@ pub(crate) fn status(status: &GetStatusReply) -> String {
             subnet.id, subnet.free, subnet.access
         );
     }
-    let mut calls: Vec<_> = status.ec2_calls.iter().collect();
-    calls.sort();
-    let calls: Vec<String> = calls.iter().map(|(action, n)| format!("{action} {n}")).collect();
-    let _ = write!(
-        text,
-        "EC2 calls  {}",
-        if calls.is_empty() {
-            "none".to_owned()
-        } else {
-            calls.join(", ")
-        }
-    );
+    let _ = writeln!(text, "put back   {}", counts(&status.repairs));
+    let _ = write!(text, "EC2 calls  {}", counts(&status.ec2_calls));
     text
+}
+
+fn counts(counts: &HashMap<String, u64>) -> String {
+    let counts: BTreeMap<_, _> = counts.iter().collect();
+    if counts.is_empty() {
+        return "none".to_owned();
+    }
+    let counts: Vec<String> = counts.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    counts.join(", ")
 }
 
 pub(crate) fn leases(leases: &[Lease]) -> String {

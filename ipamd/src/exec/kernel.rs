@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Instant;
 
 use datapath::{
-    EniError, EniWiring, Link, NodeConfig, RouteSocket, apply_node, clear, observe, setup_eni, teardown_eni,
+    EniError, EniWiring, Link, NodeConfig, Repairer, RouteSocket, apply_node, apply_ruleset, clear, observe, setup_eni,
+    teardown_eni,
 };
 use ipam_core::{Applied, BootTime, Event, KernelView, OpId, OpOutcome, Owner, Refusal, Signs, Work};
 use ipnet::Ipv4Net;
@@ -17,6 +19,7 @@ use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::observe::Chain;
 use crate::owner::{Inbox, Input};
+use crate::repair::{EniOfPods, Reach, RepairOrder, Repairs};
 
 /// An order for the thread.
 #[derive(Debug)]
@@ -25,40 +28,56 @@ enum Order {
     View,
     Node(Box<NodeConfig>),
     Subnet(SubnetId, Ipv4Net),
+    Repair(Box<RepairOrder>),
+    Ruleset,
+}
+
+/// The node's rules as they were last applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeState {
+    /// What they follow from.
+    pub config: NodeConfig,
+    /// The primary ENI's device.
+    pub device: String,
 }
 
 /// Hands orders to the thread.
 #[derive(Debug, Clone)]
-pub struct KernelExecutor(mpsc::Sender<Order>);
+pub struct KernelExecutor {
+    orders: mpsc::Sender<Order>,
+    veth_prefix: VethPrefix,
+}
 
 impl KernelExecutor {
-    /// Starts the thread on an open socket. `subnets` are the ranges known so far, for the masks of ENIs; `mtu` is theirs.
-    /// `unknown_subnet` is told when one is missing, `data_plane` how the node's rules are.
+    /// Starts the thread on an open socket, after the node's rules were applied. `subnets` are the ranges known so far, for the
+    /// masks of ENIs; `unknown_subnet` is told when one is missing, `data_plane` how the node's rules are.
     pub fn start(
         socket: RouteSocket,
         subnets: BTreeMap<SubnetId, Ipv4Net>,
-        mtu: u16,
-        veth_prefix: VethPrefix,
+        node: NodeState,
         inbox: Inbox,
         unknown_subnet: Arc<Notify>,
         data_plane: DataPlane,
+        repairs: Repairs,
     ) -> std::io::Result<Self> {
         let (orders, queue) = mpsc::channel();
+        let veth_prefix = node.config.veth_prefix.clone();
         let mut worker = Worker {
             socket,
             subnets,
-            mtu,
-            veth_prefix,
+            node,
             inbox,
             unknown_subnet,
             data_plane,
+            repairer: Repairer::default(),
+            repairs,
         };
         thread::Builder::new().name("kernel".to_owned()).spawn(move || {
             for order in queue {
                 worker.take(order);
             }
         })?;
-        Ok(Self(orders))
+        Ok(Self { orders, veth_prefix })
     }
 
     pub(crate) fn run(&self, op: OpId, work: Work) {
@@ -79,8 +98,21 @@ impl KernelExecutor {
         self.order(Order::Subnet(subnet, range));
     }
 
+    pub(crate) fn repair(&self, order: RepairOrder) {
+        self.order(Order::Repair(Box::new(order)));
+    }
+
+    /// Compares the nf_tables table and loads it again where it differs.
+    pub(crate) fn repair_ruleset(&self) {
+        self.order(Order::Ruleset);
+    }
+
+    pub(crate) fn veth_prefix(&self) -> &VethPrefix {
+        &self.veth_prefix
+    }
+
     fn order(&self, order: Order) {
-        self.0
+        self.orders
             .send(order)
             .expect("the kernel thread lives as long as its executor");
     }
@@ -89,11 +121,12 @@ impl KernelExecutor {
 struct Worker {
     socket: RouteSocket,
     subnets: BTreeMap<SubnetId, Ipv4Net>,
-    mtu: u16,
-    veth_prefix: VethPrefix,
+    node: NodeState,
     inbox: Inbox,
     unknown_subnet: Arc<Notify>,
     data_plane: DataPlane,
+    repairer: Repairer,
+    repairs: Repairs,
 }
 
 impl Worker {
@@ -107,17 +140,60 @@ impl Worker {
                 let event = self.view();
                 self.inbox.blocking_send(Input::Event(event));
             }
-            Order::Node(config) => match apply_node(&mut self.socket, &config) {
-                Ok(_) => self.data_plane.is_in_line(),
-                Err(error) => {
-                    tracing::warn!(error = %Chain(&error), "node rules not in line; trying again later");
-                    self.data_plane.is_not_in_line(&Chain(&error));
-                }
+            Order::Node(config) => self.apply_node(*config),
+            Order::Repair(order) => self.repair(&order),
+            Order::Ruleset => match apply_ruleset(&self.node.config, &self.node.device) {
+                Ok(Some(difference)) => self.repairs.done_ruleset(&difference),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(error = %Chain(&error), "nf_tables table not in line; trying again later"),
             },
             Order::Subnet(subnet, range) => {
                 self.subnets.insert(subnet, range);
             }
         }
+    }
+
+    /// Where the configuration is as before, whatever has to be done was undone by somebody.
+    fn apply_node(&mut self, config: NodeConfig) {
+        match apply_node(&mut self.socket, &config) {
+            Ok(applied) => {
+                self.data_plane.is_in_line();
+                if config == self.node.config {
+                    self.repairs.done_node(&applied);
+                }
+                self.node = NodeState {
+                    config,
+                    device: applied.primary_device,
+                };
+            }
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "node rules not in line; trying again later");
+                self.data_plane.is_not_in_line(&Chain(&error));
+            }
+        }
+    }
+
+    fn repair(&mut self, order: &RepairOrder) {
+        let started = Instant::now();
+        let enis: Vec<EniWiring> = order.enis.iter().filter_map(|eni| self.wiring(eni)).collect();
+        match self.repairer.repair(&mut self.socket, &order.pods, &enis) {
+            Ok(repaired) => self.repairs.done(&repaired, started.elapsed()),
+            Err(error) => self.repairs.failed(&error),
+        }
+        if order.reach != Reach::Named {
+            self.apply_node(self.node.config.clone());
+        }
+    }
+
+    /// None while the range of its subnet is unknown.
+    fn wiring(&self, eni: &EniOfPods) -> Option<EniWiring> {
+        Some(EniWiring {
+            mac: eni.mac,
+            table: eni.table,
+            address: eni.address,
+            subnet: self.subnets.get(&eni.subnet).copied()?,
+            mtu: self.node.config.mtu,
+        })
     }
 
     fn run(&mut self, work: &Work) -> OpOutcome {
@@ -129,17 +205,16 @@ impl Worker {
                 subnet,
                 ..
             } => {
-                let Some(range) = self.subnets.get(subnet).copied() else {
-                    tracing::warn!(%subnet, "range of the ENI's subnet is not known yet");
-                    self.unknown_subnet.notify_one();
-                    return OpOutcome::Refused(Refusal::LinkMissing);
-                };
-                let wiring = EniWiring {
+                let eni = EniOfPods {
                     mac: *mac,
                     table: *table,
                     address: *address,
-                    subnet: range,
-                    mtu: u32::from(self.mtu),
+                    subnet: subnet.clone(),
+                };
+                let Some(wiring) = self.wiring(&eni) else {
+                    tracing::warn!(%subnet, "range of the ENI's subnet is not known yet");
+                    self.unknown_subnet.notify_one();
+                    return OpOutcome::Refused(Refusal::LinkMissing);
                 };
                 setup_eni(&mut self.socket, &wiring)
                     .map(|_| ())
@@ -182,7 +257,7 @@ impl Worker {
     fn view(&mut self) -> Event {
         let started_at = clock::now().boot;
         match observe(&mut self.socket) {
-            Ok(view) => Event::KernelViewed(translate(&view, &self.veth_prefix, started_at)),
+            Ok(view) => Event::KernelViewed(translate(&view, &self.node.config.veth_prefix, started_at)),
             Err(error) => {
                 tracing::warn!(error = %Chain(&error), "kernel dump failed");
                 Event::KernelViewFailed

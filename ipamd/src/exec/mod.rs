@@ -8,11 +8,13 @@ mod writer;
 use std::sync::Arc;
 
 use cloud::Ec2Client;
-use ipam_core::{Checkpoint, OpId, Scope, Work};
+use ipam_core::{Checkpoint, Event, OpId, Pool, Scope, Work};
 
 pub use ec2::{Ec2Executor, Ec2Scope, EniTags};
-pub use kernel::KernelExecutor;
+pub use kernel::{KernelExecutor, NodeState};
 pub use writer::Writer;
+
+use crate::repair::{self, Disturbance, Repairs};
 
 /// All of them.
 #[derive(Debug)]
@@ -20,15 +22,17 @@ pub struct Executors {
     writer: Writer,
     kernel: KernelExecutor,
     ec2: Arc<Ec2Executor<Ec2Client>>,
+    repairs: Repairs,
 }
 
 impl Executors {
     /// Brings them together.
-    pub fn new(writer: Writer, kernel: KernelExecutor, ec2: Ec2Executor<Ec2Client>) -> Self {
+    pub fn new(writer: Writer, kernel: KernelExecutor, ec2: Ec2Executor<Ec2Client>, repairs: Repairs) -> Self {
         Self {
             writer,
             kernel,
             ec2: Arc::new(ec2),
+            repairs,
         }
     }
 
@@ -43,6 +47,19 @@ impl Executors {
 
     pub(crate) fn view_kernel(&self) {
         self.kernel.view();
+    }
+
+    /// Puts back what is missing of the pods that are wired now, where the disturbance is about any of them.
+    pub(crate) fn repair(&self, pool: &Pool, disturbance: &Disturbance) {
+        if let Some(order) = repair::order(pool, disturbance, self.kernel.veth_prefix()) {
+            self.kernel.repair(order);
+        }
+    }
+
+    /// Before the core takes an event: whether a view of the kernel shows pods that lack something.
+    pub(crate) fn look_for_damage(&self, pool: &Pool, event: &Event) {
+        let suspects = repair::suspects(pool, event, self.kernel.veth_prefix());
+        self.repairs.wish(Disturbance::of_addresses(suspects));
     }
 
     pub(crate) fn run(&self, op: OpId, work: Work) {

@@ -58,6 +58,12 @@ impl Agent for Context {
             warnings: self.node.pool.warnings.clone(),
             subnets: status.subnets.iter().map(subnet_row).collect(),
             data_plane: self.data_plane.problem(),
+            repairs: self
+                .repairs
+                .counts()
+                .into_iter()
+                .map(|(kind, n)| (kind.to_owned(), n))
+                .collect(),
         }))
     }
 

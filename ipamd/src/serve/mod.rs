@@ -31,6 +31,7 @@ pub use socket::{SocketError, SocketGuard, bind, lock_file, take_over};
 use crate::data_plane::DataPlane;
 use crate::observe::Calls;
 use crate::owner::Inbox;
+use crate::repair::Repairs;
 
 /// Requests in flight per connection; the plugin sends one.
 const CONCURRENCY: usize = 256;
@@ -46,6 +47,8 @@ pub struct Context {
     pub inbox: Inbox,
     /// EC2 calls since start.
     pub calls: Calls,
+    /// What was put back since start.
+    pub repairs: Repairs,
     /// Facts for replies.
     pub node: Arc<NodeReply>,
     /// IPv4 ranges of the VPC.
