@@ -170,10 +170,11 @@ impl PodSockets {
     }
 }
 
-/// Whether a host veth of this name is there and carries this container's id: an earlier call has wired it, and its pod may
-/// be alive.
+/// Whether a host veth of this name is there and carries this container's id, or none, as the reference makes them: an earlier
+/// call has wired it, and its pod may be alive.
 pub fn is_wired(host: &mut RouteSocket, host_veth: &str, container_id: &str) -> Result<bool, AnswerError> {
-    Ok(container_of(host, host_veth)?.is_some_and(|found| found == container_id))
+    let found = find_link(host, LinkRef::Name(host_veth))?;
+    Ok(found.is_some_and(|veth| veth.alias.is_none_or(|alias| alias.is_empty() || alias == container_id)))
 }
 
 /// The container whose id the host veth of this name carries; `None` if there is no such veth, or it carries none.

@@ -274,6 +274,7 @@ impl Core {
                     work,
                     state: OpState::Unresolved { since },
                     history: OpHistory::MayHaveTakenEffect,
+                    called_at: now,
                 },
             );
         }

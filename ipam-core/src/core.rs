@@ -45,6 +45,8 @@ pub(crate) struct OpRecord {
     pub(crate) work: Work,
     pub(crate) state: OpState,
     pub(crate) history: OpHistory,
+    /// Begin of its last call: an answer tells of EC2 at some moment after that, however late it arrives.
+    pub(crate) called_at: BootTime,
 }
 
 /// What a refusal proves: of a first try that nothing happened, of a repetition only that it did nothing itself.
@@ -117,6 +119,8 @@ pub struct Core {
     pub(crate) describe: BTreeMap<Scope, ViewWish>,
     /// Whether any view of attached ENIs came since the start.
     pub(crate) seen_ec2: bool,
+    /// When EC2 was last asked only because a pod waited, where others bring the addresses.
+    pub(crate) looked_for_waiting: Option<BootTime>,
     /// Whether the first fill at start is still under way: refills have no delay until then.
     pub(crate) first_fill: bool,
     pub(crate) short_since: Option<BootTime>,
@@ -211,6 +215,7 @@ impl Core {
             hints: Hints::default(),
             describe: BTreeMap::new(),
             seen_ec2: false,
+            looked_for_waiting: None,
             first_fill: true,
             short_since: None,
             refill_not_before: now.boot.after(spread),

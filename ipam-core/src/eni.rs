@@ -81,6 +81,8 @@ pub enum Service {
     /// No: its subnet is excluded by tag, or custom networking puts pods elsewhere. What it has does not count; the pods that
     /// it has stay.
     Closed,
+    /// Not yet: whether its subnet is excluded is about to be known. Never outlives a run.
+    Unread,
 }
 
 /// One ENI.

@@ -4,6 +4,7 @@
 //! not shown is dropped after three that lie far apart, and only where no pod has it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use vpc_types::{Allocation, EniId};
@@ -94,9 +95,11 @@ impl Core {
         let mut left = false;
         let none = BTreeSet::new();
         let mut gone = Vec::new();
+        let hold = started_at.after(self.config.timers.hold());
+        let rests = &mut self.resting_elsewhere;
         for (id, eni) in &mut self.pool.enis {
             let shown = reading.get(id).unwrap_or(&none);
-            left |= withhold(eni, shown, started_at);
+            left |= withhold(eni, shown, started_at, hold, rests);
             if may_drop {
                 let has_pod = |state: &AddressState| state.key().is_some();
                 eni.blocks
@@ -121,7 +124,13 @@ impl Core {
 }
 
 /// No grants from what is not shown; whether there is any.
-fn withhold(eni: &mut Eni, shown: &BTreeSet<Allocation>, started_at: BootTime) -> bool {
+fn withhold(
+    eni: &mut Eni,
+    shown: &BTreeSet<Allocation>,
+    started_at: BootTime,
+    hold: BootTime,
+    rests: &mut BTreeMap<Ipv4Addr, BootTime>,
+) -> bool {
     let mut any = false;
     for (_, block) in eni
         .blocks
@@ -129,12 +138,16 @@ fn withhold(eni: &mut Eni, shown: &BTreeSet<Allocation>, started_at: BootTime) -
         .filter(|(allocation, _)| !shown.contains(allocation))
     {
         any = true;
-        let free = |state: &&mut AddressState| matches!(state, AddressState::Free { .. });
-        let missing = AddressState::Missing { since: started_at };
-        block
-            .values_mut()
-            .filter(free)
-            .for_each(|state| *state = missing.clone());
+        for (address, state) in block.iter_mut() {
+            // One that rests would be free in the end, shown or not.
+            match state {
+                AddressState::Cooling { until, .. } => rests.insert(*address, *until),
+                AddressState::Blocked { .. } => rests.insert(*address, hold),
+                AddressState::Free { .. } => None,
+                AddressState::Leased(_) | AddressState::Releasing(_) | AddressState::Missing { .. } => continue,
+            };
+            *state = AddressState::Missing { since: started_at };
+        }
     }
     any
 }

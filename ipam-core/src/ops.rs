@@ -111,6 +111,7 @@ impl Core {
                 work: work.clone(),
                 state: OpState::InFlight,
                 history: OpHistory::FirstTry,
+                called_at: self.clock,
             },
         );
         let after = if work.is_ec2() {
@@ -175,13 +176,14 @@ impl Core {
                 }
             }
             OpOutcome::Refused(refusal) => {
+                let called_at = record.called_at;
                 self.end(op, &work, now.boot);
                 self.outbox.note(Note::OpRefused {
                     op,
                     kind: work.kind(),
                     refusal,
                 });
-                self.refused(&work, refusal, now.boot);
+                self.refused(&work, refusal, called_at, now.boot);
             }
         }
     }
@@ -230,7 +232,7 @@ impl Core {
         }
     }
 
-    fn refused(&mut self, work: &Work, refusal: Refusal, now: BootTime) {
+    fn refused(&mut self, work: &Work, refusal: Refusal, called_at: BootTime, now: BootTime) {
         if let Work::ReleaseAddresses { eni, allocations } = work {
             // "Not assigned" is no reason to grant them: a view decides.
             let kept = if refusal == Refusal::Gone {
@@ -243,17 +245,21 @@ impl Core {
         match (work, refusal) {
             (Work::ClearPodState { address, .. }, _) => self.not_cleared(*address, now),
             // EC2 may not know an ENI yet that it has just made.
-            (Work::DeleteEni { eni }, Refusal::Gone) if self.is_settled_in(eni, now) => self.eni_deleted(eni, now),
+            (Work::DeleteEni { eni }, Refusal::Gone) if self.is_settled_in(eni, called_at) => {
+                self.eni_deleted(eni, now)
+            }
             (Work::Detach { eni, .. }, Refusal::Gone | Refusal::Conflict) => self.eni_detached(eni, now),
             (_, Refusal::SubnetFull | Refusal::SubnetFragmented) => self.subnet_refused(work, refusal, now),
             (Work::CreateEni { .. }, Refusal::Conflict | Refusal::Gone) => self.creation_refused(refusal, now),
             // Somebody deleted it while it waited.
-            (Work::Attach { eni, .. }, Refusal::Gone) if self.is_settled_in(eni, now) => self.let_go(eni, now),
+            (Work::Attach { eni, .. }, Refusal::Gone) if self.is_settled_in(eni, called_at) => self.let_go(eni, now),
             (Work::Attach { eni, .. }, Refusal::LimitReached) => self.no_slot_for(eni, now),
             (Work::Attach { eni, .. }, Refusal::Conflict) => {
-                // Another ENI may have the slot: the next try takes one that nobody is known to have.
+                // Another ENI may have the slot: the next try takes one that nobody is known to have. Beyond the limit there
+                // is none: the ENI that took the last one is not known yet, and only a view tells which it is.
                 let device = self.spare_device();
-                if let Some(eni) = self.pool.enis.get_mut(eni) {
+                let exists = device.0 < self.config.node.max_enis;
+                if let Some(eni) = self.pool.enis.get_mut(eni).filter(|_| exists) {
                     eni.device = device;
                 }
                 self.hold_eni(work, refusal, now);
@@ -276,12 +282,13 @@ impl Core {
         }
     }
 
-    fn is_settled_in(&self, id: &EniId, now: BootTime) -> bool {
+    /// Whether EC2 knew the ENI for certain at that time: a new one is unknown to some of its parts for a moment.
+    fn is_settled_in(&self, id: &EniId, at: BootTime) -> bool {
         let settle = self.config.timers.settle;
         self.pool
             .enis
             .get(id)
-            .is_none_or(|eni| now.since(eni.known_since) > settle)
+            .is_none_or(|eni| at.since(eni.known_since) > settle)
     }
 
     /// Its subnet or a security group is not there, or the token is known with other parameters: then whatever the first
@@ -343,7 +350,8 @@ impl Core {
                     backoff.spend(now);
                     backoff.refused(Refusal::Unavailable, now, &self.config.timers, &mut self.jitter);
                 }
-                self.ops.get_mut(&op).expect("the list was made from the journal").state = OpState::InFlight;
+                let record = self.ops.get_mut(&op).expect("the list was made from the journal");
+                (record.state, record.called_at) = (OpState::InFlight, now);
                 let generation = self.outbox.generation();
                 self.outbox.after(generation, Action::Run { op, work });
             }

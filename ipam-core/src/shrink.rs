@@ -125,7 +125,8 @@ impl Core {
             if !self.due(due_at, now) {
                 continue;
             }
-            match evidence.unwrap_or(Evidence::Unused) {
+            let unlooked = defective!(self, DetachWithLease);
+            match evidence.filter(|_| !unlooked).unwrap_or(Evidence::Unused) {
                 Evidence::Unused => {
                     self.retire(&id);
                     return true;

@@ -308,7 +308,9 @@ impl Core {
                 if unread && !custom && eni.known_since < self.started_at {
                     // What the file says, as long as nobody says otherwise.
                     eni.service
-                } else if learning || self.is_excluded(eni) {
+                } else if learning {
+                    Service::Unread
+                } else if self.is_excluded(eni) {
                     Service::Closed
                 } else {
                     Service::Open

@@ -13,12 +13,15 @@ use vpc_types::EniId;
 use crate::action::{Action, Work};
 use crate::address::AddressState;
 use crate::backoff::{self, Need};
-use crate::config::StartMode;
+use crate::config::{Provisioning, StartMode};
 use crate::core::{Core, OpState};
 use crate::eni::{Backing, Eni, EniPhase};
 use crate::event::{AttachmentState, Ec2View, EniFact, EniRole, OnTermination, Refusal, Scope, ViewSource};
 use crate::mutant::defective;
 use crate::{BootTime, Now, OpId};
+
+/// Between two looks for a pod that waits: a runtime tries a refused ADD again about every 15 s.
+const LOOK_FOR_WAITING: Duration = Duration::from_secs(60);
 
 impl Core {
     pub(crate) fn plan_views(&mut self, now: BootTime) {
@@ -26,6 +29,7 @@ impl Core {
             let at = now.after(self.config.timers.settle);
             self.wish(Scope::Attached).want(at);
         }
+        self.look_for_waiting(now);
         for scope in Scope::ALL {
             if !self.may_view(scope) {
                 continue;
@@ -42,6 +46,20 @@ impl Core {
             }
         }
         self.plan_kernel_view(now);
+    }
+
+    /// Where others bring the addresses, no call of ours would tell what they brought, and IMDS may be stale: a pod that waits
+    /// is reason enough to ask, now and then.
+    fn look_for_waiting(&mut self, now: BootTime) {
+        let others_bring = self.config.provisioning == Provisioning::Disabled;
+        if !others_bring || self.waiting.is_empty() || self.wish(Scope::Attached).is_open() {
+            return;
+        }
+        let next = self.looked_for_waiting.map_or(now, |at| at.after(LOOK_FOR_WAITING));
+        if self.due(next, now) {
+            self.looked_for_waiting = Some(now);
+            self.wish(Scope::Attached).want(now);
+        }
     }
 
     pub(crate) fn describe_failed(&mut self, scope: Scope, refusal: Refusal, now: BootTime) {

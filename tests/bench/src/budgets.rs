@@ -265,7 +265,7 @@ pub const RULES: &[Rule] = &[
     rule(DAEMON, "CPU of an idle minute, 12 probes included", "idle.cpu", "ms").goal(20.0),
     rule(DAEMON, "  of it the daemon", "idle.daemon", "ms"),
     rule(DAEMON, "packets to EC2 and IMDS while idle", "idle.sent", ""),
-    rule(CALLS, "first start, with a look for half-made ENIs", "calls.first", "")
+    rule(CALLS, "first start, on the boot of the launch", "calls.first", "")
         .by(Max)
         .exactly(3.0),
     rule(CALLS, "restart", "calls.restart", "").by(Max).exactly(1.0),

@@ -94,6 +94,11 @@ impl World {
         }
     }
 
+    /// Whether the core sees nothing but an IMDS that is wrong.
+    pub(crate) fn is_misled_by_imds(&self) -> bool {
+        self.settings.provisioning == Provisioning::ImdsOnly && self.imds_is_wrong()
+    }
+
     /// Where EC2 may not be asked, IMDS is read in its place.
     pub(crate) fn view_through_imds(&mut self, started_at: BootTime) -> Event {
         let view = |enis| Ec2View {

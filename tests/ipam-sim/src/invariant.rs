@@ -171,7 +171,8 @@ fn i2_granted_addresses_show_no_foreign_life(world: &World, key: &IpamKey, addre
 /// Truth at EC2: the address is on an ENI of this instance, and a secondary ENI is set up in the kernel.
 fn granted_addresses_are_ours(world: &World, grant: Grant) -> Result<(), String> {
     let address = grant.address;
-    if world.foreign.contains(&address) {
+    // Where IMDS is the only view, nobody can know better than it does.
+    if world.foreign.contains(&address) || world.is_misled_by_imds() {
         return Ok(());
     }
     let home = world
@@ -353,7 +354,7 @@ fn new_enis_go_where_tags_allow(world: &World, work: &Work) -> Result<(), String
     let given = unread || matches!(&world.placement, Placement::Given { subnet: wanted, .. } if wanted == subnet);
     let unknown = *subnet == world.subnet && !world.subnets_shown;
     // A repetition has the parameters of its first try, whatever has changed since.
-    let repeated = !token.contains(&format!("{:016x}", world.nonce()));
+    let repeated = world.tokens.contains(token) || !token.contains(&format!("{:016x}", world.nonce()));
     // One that waited for the disk was decided on before.
     let delayed = world.scenario.has(Fault::DiskFull) || world.scenario.has(Fault::WriteFailure);
     if repeated

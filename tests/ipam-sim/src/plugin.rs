@@ -205,11 +205,16 @@ impl World {
             self.kill_plugin(pid);
             return;
         }
-        if self.now >= plugin.deadline {
+        let expired = self.now >= plugin.deadline;
+        if expired {
             self.coverage.hit("plugin", "expired-before-wiring");
-            return self.undo(pid, plugin);
         }
-        if netns == Netns::Dead {
+        if expired || netns == Netns::Dead {
+            if self.kernel.veths.get(&veth) == Some(&None) {
+                // Made by the reference, for this container perhaps: the address may belong to a pod that lives.
+                self.kill_plugin(pid);
+                return self.add_failed(&plugin.key);
+            }
             return self.undo(pid, plugin);
         }
         // An equal name without this alias is the veth of the pod's former sandbox.

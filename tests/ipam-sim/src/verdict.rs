@@ -122,6 +122,7 @@ fn is_simple(world: &World) -> bool {
     world.is_usable(&world.subnet)
         && world.placement == Placement::Discovered
         && !world.scenario.has(Fault::Reconfigured)
+        && !world.is_misled_by_imds()
 }
 
 pub(crate) fn i7_a_pod_is_served_where_there_is_room(world: &World, key: &IpamKey) -> Result<(), String> {

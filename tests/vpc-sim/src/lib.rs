@@ -11,5 +11,5 @@ pub mod model;
 mod sim;
 pub mod vpc;
 
-pub use imds::{ImdsOptions, TokenPolicy};
+pub use imds::{ImdsOptions, Launch, TokenPolicy};
 pub use sim::{Asker, AttemptCount, Attempts, LostAnswers, Simulator};

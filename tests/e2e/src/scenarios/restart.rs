@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use vpc_fabric::probe::Vantage;
+use vpc_sim::Launch;
 use vpc_sim::model::Action;
 
 use super::world::{IPAM_JSON, NODE, OTHER, SMALL, SMALL_SLOTS, SOON, World, vpc_of};
@@ -20,6 +21,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "a first boot makes at most four EC2 calls, an ENI three, and an idle daemon none",
         calls_are_few,
     ),
+    Scenario::new("the boot of the launch makes three EC2 calls", launch_makes_three_calls),
     Scenario::new(
         "a restart with its files makes one EC2 call, and pods do not notice it",
         pods_do_not_notice,
@@ -67,6 +69,20 @@ fn calls_are_few(bench: &Bench) -> Result<()> {
     let counts = world.cluster.ec2_calls();
     ensure!(world.calls() == 3, "an ENI and an idle time made {counts:?}");
     world.remove(&pods)?;
+    world.finish()
+}
+
+fn launch_makes_three_calls(bench: &Bench) -> Result<()> {
+    let mut config = vpc_of(1, SMALL);
+    config.imds.launch = Launch::BeforeBoot;
+    let world = World::start(bench, config, &[LOOKING], &[])?;
+    wait::until("the pool is filled", SOON, || {
+        let status = world.cluster.ask(NODE, "status")?;
+        Ok((status["pool"]["free"].as_u64() > Some(0)).then_some(()))
+    })?;
+    wait::pause(IDLE);
+    let counts = world.cluster.ec2_calls();
+    ensure!(world.calls() == 3, "the boot of the launch made {counts:?}");
     world.finish()
 }
 

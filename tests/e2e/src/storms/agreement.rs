@@ -33,7 +33,8 @@ pub(super) fn check(world: &World, live: &[Pod]) -> Result<()> {
     ensure!(wrong.is_empty(), "the model is wrong: {wrong:?}");
     ensure!(
         world.cluster.wrong_source_drops()? == 0,
-        "packets were dropped for a wrong source"
+        "packets were dropped for a wrong source: {:?}",
+        world.cluster.vpc.handle().drops()?
     );
     if live.len() > 1 {
         world.check_mesh(live)?;

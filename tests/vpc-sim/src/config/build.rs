@@ -86,6 +86,7 @@ impl Config {
             imds: ImdsOptions {
                 tokens,
                 hop_limit: self.imds.hop_limit,
+                launch: self.imds.launch,
             },
         })
     }

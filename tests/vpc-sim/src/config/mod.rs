@@ -13,6 +13,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::Deserialize;
 
 use crate::ctl::Timing;
+use crate::imds::Launch;
 pub use build::{Built, BuiltNode};
 
 /// Why a configuration is refused.
@@ -195,6 +196,8 @@ pub struct ImdsConfig {
     pub tokens_required: bool,
     /// IP TTL of token answers.
     pub hop_limit: u8,
+    /// What the identity documents say of the launch.
+    pub launch: Launch,
 }
 
 fn default_zone() -> String {
@@ -214,6 +217,7 @@ impl Default for ImdsConfig {
         Self {
             tokens_required: true,
             hop_limit: 2,
+            launch: Launch::default(),
         }
     }
 }

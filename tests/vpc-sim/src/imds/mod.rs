@@ -7,8 +7,11 @@ mod server;
 mod tree;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::Duration;
 
+use serde::Deserialize;
+use time::OffsetDateTime;
 use vpc_types::InstanceId;
 
 pub(crate) use server::serve_connection;
@@ -26,6 +29,34 @@ pub enum TokenPolicy {
     Optional,
 }
 
+/// What the identity documents say of the launch. All nodes share this machine's kernel, which booted long before them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Launch {
+    /// When the simulator made the instance: to its programs it looks as if it had been started again since.
+    #[default]
+    Simulated,
+    /// Just before the kernel booted, as on an instance that runs for the first time.
+    BeforeBoot,
+}
+
+impl Launch {
+    /// The moment in question; `simulated` is when the instance was made.
+    fn moment(self, simulated: OffsetDateTime) -> OffsetDateTime {
+        /// Seconds from the launch to the kernel's boot.
+        const FIRMWARE: i64 = 10;
+        let booted = || {
+            let stat = fs::read_to_string("/proc/stat").ok()?;
+            let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?;
+            OffsetDateTime::from_unix_timestamp(seconds.trim().parse::<i64>().ok()? - FIRMWARE).ok()
+        };
+        match self {
+            Self::Simulated => simulated,
+            Self::BeforeBoot => booted().unwrap_or(simulated),
+        }
+    }
+}
+
 /// How IMDS is set up on all instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImdsOptions {
@@ -33,6 +64,8 @@ pub struct ImdsOptions {
     pub tokens: TokenPolicy,
     /// IP TTL of token answers: 1 keeps them from pods, EKS nodes commonly have 2.
     pub hop_limit: u8,
+    /// See [`Launch`].
+    pub launch: Launch,
 }
 
 impl Default for ImdsOptions {
@@ -40,6 +73,7 @@ impl Default for ImdsOptions {
         Self {
             tokens: TokenPolicy::Required,
             hop_limit: 2,
+            launch: Launch::default(),
         }
     }
 }

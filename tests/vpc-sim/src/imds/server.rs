@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use vpc_types::InstanceId;
 
 use super::TokenPolicy;
-use super::tree::{Unreadable, read};
+use super::tree::{Clock, Unreadable, read};
 use crate::sim::{Asker, Shared, http_connection};
 
 const TTL_HEADER: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -76,7 +76,8 @@ fn issue_token(
         return Ok(empty(StatusCode::FORBIDDEN));
     }
     // The state of IMDS concerns tokens too; any path that exists tells it.
-    match shared.with_model(|model, now| read(model, now, shared.epoch(), instance, "meta-data")) {
+    let clock = clock_of(shared);
+    match shared.with_model(|model, now| read(model, now, clock, instance, "meta-data")) {
         Err(Unreadable::Gone) => return Err(Silence),
         Err(Unreadable::Disabled) => return Ok(empty(StatusCode::FORBIDDEN)),
         Err(Unreadable::NotFound) | Ok(_) => {}
@@ -95,6 +96,13 @@ fn issue_token(
     let mut response = text(token);
     response.headers_mut().insert(TTL_HEADER, life.into());
     Ok(response)
+}
+
+fn clock_of(shared: &Shared) -> Clock {
+    Clock {
+        epoch: shared.epoch(),
+        launch: shared.imds_options().launch,
+    }
 }
 
 fn look_up(shared: &Shared, instance: &InstanceId, request: &Request<Incoming>, path: &str) -> Reaction {
@@ -118,7 +126,8 @@ fn look_up(shared: &Shared, instance: &InstanceId, request: &Request<Incoming>, 
         .trim_start_matches('/')
         .split_once('/')
         .map_or("", |(_, below)| below);
-    let found = shared.with_model(|model, now| read(model, now, shared.epoch(), instance, below));
+    let clock = clock_of(shared);
+    let found = shared.with_model(|model, now| read(model, now, clock, instance, below));
     match found {
         Ok(found) => Ok(text(found)),
         Err(Unreadable::NotFound) => Ok(empty(StatusCode::NOT_FOUND)),

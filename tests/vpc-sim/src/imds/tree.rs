@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use vpc_types::InstanceId;
 
+use super::Launch;
 use crate::model::{Eni, ImdsAnswer, ImdsEni, Model, Notice};
 
 /// The role every instance has.
@@ -24,11 +25,19 @@ pub(super) enum Unreadable {
     Gone,
 }
 
+/// What times in the tree come from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    /// The model's time zero.
+    pub(super) epoch: OffsetDateTime,
+    pub(super) launch: Launch,
+}
+
 /// Reads a path below the version: `meta-data/mac`, `dynamic/…`. A directory reads as the list of its entries.
 pub(super) fn read(
     model: &mut Model,
     now: Duration,
-    epoch: OffsetDateTime,
+    clock: Clock,
     instance: &InstanceId,
     path: &str,
 ) -> Result<String, Unreadable> {
@@ -37,7 +46,7 @@ pub(super) fn read(
         ImdsAnswer::Disabled => return Err(Unreadable::Disabled),
         ImdsAnswer::Enis(enis) => enis,
     };
-    let tree = Tree::of(model, epoch, instance, &enis).ok_or(Unreadable::NotFound)?;
+    let tree = Tree::of(model, clock, instance, &enis).ok_or(Unreadable::NotFound)?;
     tree.read(path).ok_or(Unreadable::NotFound)
 }
 
@@ -45,7 +54,7 @@ pub(super) fn read(
 struct Tree(BTreeMap<String, String>);
 
 impl Tree {
-    fn of(model: &Model, epoch: OffsetDateTime, id: &InstanceId, enis: &[ImdsEni]) -> Option<Self> {
+    fn of(model: &Model, clock: Clock, id: &InstanceId, enis: &[ImdsEni]) -> Option<Self> {
         let instance = model.instance(id)?;
         let region = instance.zone.trim_end_matches(|c: char| c.is_ascii_lowercase());
         let mut tree = Self::default();
@@ -72,7 +81,9 @@ impl Tree {
             tree.put_eni(model, entry);
         }
         let account = &model.settings().account;
-        let launched = (epoch + instance.launched_at)
+        let launched = clock
+            .launch
+            .moment(clock.epoch + instance.launched_at)
             .replace_nanosecond(0)
             .ok()?
             .format(&Rfc3339)
