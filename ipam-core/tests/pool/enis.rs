@@ -270,3 +270,49 @@ fn an_attach_refused_for_its_slot_takes_another_one() {
     }
     assert_ne!(slots[0], slots[1], "somebody else may have the first one");
 }
+
+#[test]
+fn no_attach_goes_beyond_the_instances_slots_when_a_stranger_has_the_last_one() {
+    let mut config = config(warm(1));
+    (config.node.max_enis, config.node.slots_per_eni) = (2, 1);
+    let mut node = Node::started(config, vec![eni(0, &[10])]);
+    node.add("a");
+    node.pass(10.0);
+    let (op, _) = node.only_run();
+    let mut fact = eni(1, &[11]);
+    fact.attachment = None;
+    node.finish(op, Applied::Created(fact));
+    for _ in 0..4 {
+        node.pass(60.0);
+        let (op, work) = node.only_run();
+        assert!(
+            matches!(work, Work::Attach { device, .. } if device.0 == 1),
+            "the instance has slots 0 and 1: {work:?}"
+        );
+        node.outcome(op, OpOutcome::Refused(Refusal::Conflict));
+    }
+}
+
+#[test]
+fn an_eni_that_ec2_did_not_know_yet_is_not_forgotten_however_late_that_answer_comes() {
+    let mut config = config(warm(1));
+    config.node.slots_per_eni = 1;
+    let mut node = Node::started(config, vec![eni(0, &[10])]);
+    node.add("a");
+    node.pass(10.0);
+    let (op, _) = node.only_run();
+    let mut fact = eni(1, &[11]);
+    fact.attachment = None;
+    node.finish(op, Applied::Created(fact));
+    let (op, attach) = node.only_run();
+    assert!(matches!(attach, Work::Attach { .. }), "{attach:?}");
+    node.outcome(op, OpOutcome::Refused(Refusal::LimitReached));
+    let (op, deletion) = node.only_run();
+    assert!(matches!(deletion, Work::DeleteEni { .. }), "{deletion:?}");
+    node.now += Duration::from_secs(8);
+    node.outcome(op, OpOutcome::Refused(Refusal::Gone));
+    assert_eq!(node.core.pool().enis().count(), 2, "EC2 may know it by now");
+    node.pass(30.0);
+    let (_, again) = node.only_run();
+    assert_eq!(again, deletion);
+}

@@ -256,3 +256,21 @@ fn an_open_allocation_of_a_former_run_does_not_count_twice_where_imds_is_the_onl
     node.pass(300.0);
     assert_eq!(node.core.pool().supply().total, 9);
 }
+
+#[test]
+fn where_imds_is_the_only_view_a_resting_address_that_it_does_not_show_never_comes_free() {
+    let mut node = imds_only();
+    node.pass(10.0);
+    let req = node.add("a");
+    assert_eq!(node.granted(req), Some(ip(10)));
+    node.del("a");
+    node.enis[0] = eni(0, &[11]);
+    node.look();
+    node.pass(8.0);
+    let supply = node.core.pool().supply();
+    assert_eq!((supply.free, supply.cooling), (1, 0), "{supply:?}");
+    node.add("b");
+    let req = node.add("c");
+    node.pass(60.0);
+    assert_eq!(node.granted(req), None, "10.0.0.10 is not ours any more");
+}

@@ -46,6 +46,8 @@ pub(crate) struct Node {
     pub(crate) looks: Vec<(Duration, Scope)>,
     /// What EC2 denies to describe.
     pub(crate) forbidden: BTreeSet<Scope>,
+    /// Looks that EC2 never answers.
+    pub(crate) unanswered: BTreeSet<Scope>,
     pub(crate) subnets: Vec<SubnetFact>,
     /// Detached ENIs of other nodes.
     pub(crate) left_behind: Vec<EniFact>,
@@ -158,6 +160,7 @@ impl Node {
             described: 0,
             looks: Vec::new(),
             forbidden: BTreeSet::new(),
+            unanswered: BTreeSet::new(),
             subnets: Vec::new(),
             left_behind: Vec::new(),
             files: StoredFiles::default(),
@@ -250,6 +253,7 @@ impl Node {
                 self.replies.push((req, outcome));
                 None
             }
+            Action::Describe { scope } if self.unanswered.contains(&scope) => None,
             Action::Describe { scope } => Some(self.describe(scope)),
             Action::ViewKernel => Some(Event::KernelViewed(KernelView {
                 started_at,

@@ -460,3 +460,21 @@ fn a_cause_names_the_subnet_and_what_it_has() {
     );
     assert!(text.contains("1 of 3 ENIs with 9 slots each"), "{text}");
 }
+
+#[test]
+fn an_eni_that_waits_for_its_subnets_tags_is_not_on_file_as_excluded() {
+    let mut config = config(warm(1));
+    config.subnets = SubnetChoice::ByTag;
+    let start = Duration::from_secs(1_000);
+    let mut node = Node::with(Core::new(config.clone(), times(start)), vec![eni(0, &[10])], start);
+    node.unanswered.insert(Scope::Subnets);
+    node.tell(Event::Tick);
+    assert!(node.core.pool().enis().all(|eni| !eni.is_open()));
+    let files = node.files.clone();
+    node.forbidden.insert(Scope::Subnets);
+    let mut node = node.restarted(config, &files, Duration::from_secs(3));
+    node.pass(60.0);
+    let req = node.add("a");
+    node.pass(1.0);
+    assert_eq!(node.granted(req), Some(ip(10)));
+}

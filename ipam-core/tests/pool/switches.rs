@@ -152,3 +152,25 @@ fn thread_66_an_eni_not_attached_yet_is_deleted_by_a_leaving_node() {
     let (_, work) = node.only_run();
     assert!(matches!(work, Work::DeleteEni { .. }), "{work:?}");
 }
+
+#[test]
+fn with_provisioning_off_a_pod_that_waits_has_ec2_asked_now_and_then() {
+    let mut config = config(WarmTarget::Enis(2));
+    config.provisioning = Provisioning::Disabled;
+    let mut node = Node::started(config, vec![eni(0, &[])]);
+    node.pass(1_000.0);
+    let before = node.described;
+    node.enis[0] = eni(0, &[10]);
+    let req = node.add("a");
+    node.pass(1.0);
+    assert_eq!(node.granted(req), Some(ip(10)), "somebody has assigned it");
+    for number in 0..40 {
+        node.add(&format!("more-{number}"));
+        node.pass(15.0);
+    }
+    assert!(
+        node.described - before <= 11,
+        "{} in ten minutes",
+        node.described - before
+    );
+}
