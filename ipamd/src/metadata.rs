@@ -92,6 +92,9 @@ impl Metadata {
             Ok(found) if !found.is_empty() => {
                 self.ranges.send_if_modified(|known| {
                     let changed = *known != found;
+                    if changed {
+                        tracing::info!(ranges = ?found, "ranges of the VPC have changed");
+                    }
                     known.clone_from(&found);
                     changed
                 });

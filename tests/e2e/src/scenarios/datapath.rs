@@ -9,11 +9,14 @@ use netlink::message::Rule;
 use netlink::packet::RouteNetlinkMessage;
 use nix::sys::signal::Signal;
 use vpc_fabric::fabric::DropReason;
+use vpc_fabric::node::CommandSpec;
 use vpc_fabric::probe::{EchoServer, Vantage};
 
-use super::world::{NODE, OTHER, PROBE, SMALL, World, change, pings, vpc_of};
+use super::world::{NODE, OTHER, PROBE, SMALL, SOON, World, change, pings, vpc_of};
 use super::{Bench, Scenario};
+use crate::node::Daemon;
 use crate::runtime::Pod;
+use crate::wait;
 
 pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
@@ -34,6 +37,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "with external SNAT the node leaves source addresses alone",
         external_snat,
     ),
+    Scenario::new(
+        "a range that the VPC gains while the kernel refuses our rules is known as soon as it no longer does",
+        range_in_spite_of_refusals,
+    ),
 ];
 
 /// Priority of rules from a pod on a secondary ENI.
@@ -41,6 +48,13 @@ const FROM_POD: u32 = 1536;
 const ECHO_PORT: u16 = 7;
 /// How long to wait for what is not to come.
 const SILENCE: Duration = Duration::from_millis(400);
+
+/// How often the daemon reads the VPC's ranges; 30 s where nobody shortens it.
+const RANGES: (&str, &str) = ("imds_notices", "0.3");
+/// Who owns a table keeps all others from changing it for as long as the process lives. The pipe has a writer for ever, so that
+/// it never ends.
+const OWN_OUR_TABLE: &str = "mkfifo /tmp/orders && exec 3<>/tmp/orders && \
+    echo 'delete table ip aws-cni; add table ip aws-cni { flags owner; }' >&3 && exec /usr/sbin/nft -i <&3";
 
 /// A pod on a secondary ENI.
 fn on_secondary(pods: &[Pod]) -> Result<&Pod> {
@@ -173,6 +187,39 @@ fn external_snat(bench: &Bench) -> Result<()> {
     ensure!(
         drops.iter().all(|drop| drop.reason == DropReason::NoPublicAddress),
         "dropped for another reason: {drops:?}"
+    );
+    world.finish()
+}
+
+fn range_in_spite_of_refusals(bench: &Bench) -> Result<()> {
+    let world = World::start(bench, vpc_of(1, SMALL), &[RANGES], &[])?;
+    let node = world.node(NODE)?;
+    let list = || -> Result<String> {
+        let command = CommandSpec::new("/usr/sbin/nft").args(["list", "ruleset"]);
+        let output = node.output(&command, b"", SOON)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let before = list()?;
+    let mut owner = node.spawn(&CommandSpec::new("/bin/sh").args(["-c", OWN_OUR_TABLE]))?;
+    wait::until("somebody else owns the table", SOON, || {
+        Ok(list()?.contains("flags owner").then_some(()))
+    })?;
+    let gained: ipnet::Ipv4Net = "100.64.0.0/16".parse()?;
+    let simulator = world.cluster.vpc.simulator();
+    simulator.with_model(|model, _| model.widen_vpcs(gained));
+    wait::until("the new range was read and the rules were refused", SOON, || {
+        let log = Daemon::log(node);
+        let read = log.find("ranges of the VPC").map(|at| &log[at..]);
+        Ok(read.filter(|rest| rest.contains("not in line")).map(|_| ()))
+    })?;
+    ensure!(!list()?.contains("100.64.0.0"), "the kernel refused nothing");
+    owner.kill()?;
+    let after = wait::until("the new range is in the table", SOON, || {
+        Ok(Some(list()?).filter(|text| text.contains("100.64.0.0/16")))
+    })?;
+    ensure!(
+        before.lines().count() <= after.lines().count(),
+        "before:\n{before}\nafter:\n{after}"
     );
     world.finish()
 }

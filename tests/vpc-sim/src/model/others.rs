@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use vpc_types::{InstanceId, SubnetId};
 
 use super::request::{CreateNetworkInterface, DeleteNetworkInterface, Ipv4Request};
@@ -81,6 +82,13 @@ impl Model {
     /// Whether an ENI was made by [`Model::occupy`].
     pub fn is_somebody_elses(&self, eni: &Eni) -> bool {
         eni.tags.contains_key(TAG)
+    }
+
+    /// Somebody gives every VPC one more range. IMDS and EC2 show it; the fabric keeps the ranges that it began with.
+    pub fn widen_vpcs(&mut self, range: Ipv4Net) {
+        for vpc in self.world.vpcs.values_mut() {
+            vpc.cidrs.push(range);
+        }
     }
 
     /// Announces in IMDS that an instance will end, or takes that back.
