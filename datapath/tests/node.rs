@@ -12,6 +12,7 @@ use datapath::{
 use namespace::{add_eni, host, in_namespace, ip, new_namespace, state, wiring};
 use vpc_types::{FwMark, MacAddress, RouteTableId, VethPrefix};
 
+#[expect(dead_code, reason = "each test program uses another part of it")]
 mod namespace;
 
 const PRIMARY_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];

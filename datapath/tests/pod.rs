@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 
 use datapath::{Cleared, NetNs, Owner, PodSockets, PodWiring, WireError, clear, clear_own, undo, wire};
-use namespace::{host, in_namespace, ip, new_namespace, state, wiring};
+use namespace::{await_carriers, host, in_namespace, ip, new_namespace, state, wiring};
 
 #[expect(dead_code, reason = "each test program uses another part of it")]
 mod namespace;
@@ -86,8 +86,12 @@ fn packets_pass_between_host_and_pod() {
         let w = wiring(5, 254);
         let (netns, _sockets) = add(&w);
         let server = netns
-            .run(|| std::net::UdpSocket::bind("0.0.0.0:5000").unwrap())
+            .run(|| {
+                await_carriers();
+                std::net::UdpSocket::bind("0.0.0.0:5000").unwrap()
+            })
             .unwrap();
+        await_carriers();
         server
             .set_read_timeout(Some(std::time::Duration::from_secs(5)))
             .unwrap();

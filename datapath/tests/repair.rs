@@ -16,6 +16,7 @@ use netlink::packet::RouteNetlinkMessage as Message;
 use netlink::{Batch, NetNs};
 use vpc_types::{MacAddress, RouteTableId};
 
+#[expect(dead_code, reason = "each test program uses another part of it")]
 mod namespace;
 
 const ENI_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];

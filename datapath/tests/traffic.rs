@@ -6,12 +6,12 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use datapath::{
     EniWiring, NetNs, NodeConfig, NodePorts, PodSockets, PodWiring, Random, SnatPolicy, apply_node, setup_eni, wire,
 };
-use namespace::{add_eni, host, in_namespace, ip, new_namespace, wiring};
+use namespace::{add_eni, await_carriers, host, in_namespace, ip, new_namespace, wiring};
 use netlink::message::{LinkRef, set_link};
 use netlink::packet::link::LinkAttribute;
 use vpc_types::{FwMark, MacAddress, RouteTableId, VethPrefix};
@@ -59,7 +59,6 @@ impl Topology {
             mtu: 1500,
         };
         setup_eni(&mut socket, &eni).unwrap();
-        router.run(|| await_carrier(["p-ens5", "p-ens6"])).unwrap();
         let pod = new_namespace();
         let w = PodWiring {
             address: POD,
@@ -67,6 +66,10 @@ impl Topology {
             ..wiring(5, 2)
         };
         wire(&mut PodSockets::open(&pod).unwrap(), &w).unwrap();
+        await_carriers();
+        for netns in [&router, &pod] {
+            netns.run(await_carriers).unwrap();
+        }
         Self { router, pod }
     }
 
@@ -92,20 +95,6 @@ fn build_router() {
         "neighbour add {POD} lladdr {} dev p-ens6 nud permanent",
         MacAddress(ENI_MAC)
     ));
-}
-
-/// A device drops what it is given before the kernel has noticed its carrier, which may take a second.
-fn await_carrier(ports: [&str; 2]) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    for port in ports {
-        let shows_carrier = || {
-            let output = Command::new("ip").args(["-br", "link", "show", port]).output().unwrap();
-            String::from_utf8_lossy(&output.stdout).contains(" UP ")
-        };
-        while !shows_carrier() {
-            assert!(Instant::now() < deadline, "{port} has a carrier");
-        }
-    }
 }
 
 fn node(snat: SnatPolicy) -> NodeConfig {
@@ -167,8 +156,10 @@ fn other_device(name: &str, network: [u8; 3]) -> (Ipv4Addr, UdpSocket) {
             ip(&format!("address add {there}/24 dev {port}"));
             ip(&format!("link set {port} up"));
             ip(&format!("route add default via {here}"));
+            await_carriers();
         })
         .unwrap();
+    await_carriers();
     (here, bind(&netns, there))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use datapath::{PodWiring, RouteSocket};
 use netlink::message::{LinkRef, LinkState, Veth, VethEnd, set_link_state};
@@ -34,6 +35,21 @@ pub(crate) fn ip(arguments: &str) -> Vec<String> {
     let mut lines: Vec<_> = text.lines().map(normal).collect();
     lines.sort();
     lines
+}
+
+/// Waits until every device here passes packets: one drops what it is given before the kernel has noticed its carrier, which may
+/// take a second.
+pub(crate) fn await_carriers() {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let is_ready = |line: &str| line.starts_with("lo ") || line.contains(" UP ");
+    loop {
+        let output = Command::new("ip").args(["-br", "link", "show"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        if text.lines().all(is_ready) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "devices without a carrier:\n{text}");
+    }
 }
 
 /// Without what depends on the carrier, which a device reports some time after it came up.
