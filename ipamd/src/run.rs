@@ -37,6 +37,8 @@ const DRAIN: Duration = Duration::from_millis(200);
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config) -> Result<()> {
     aborts::end_the_process_on_panic(&config.paths);
+    // Monitoring agents count these words: several within minutes mean a daemon that restarts again and again.
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "Starting L-IPAMD");
     // First of all: as process 1 of a container it would not even notice a signal that it has no handler for.
     let mut stop = StopSignals::listen()?;
     let calls = Calls::default();

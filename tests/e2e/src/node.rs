@@ -46,6 +46,11 @@ impl Daemon {
         Self::new(self.program.clone(), self.environment.clone())
     }
 
+    /// The next start executes this file: its name is the process's name.
+    pub fn execute(&mut self, program: PathBuf) {
+        self.program = program;
+    }
+
     /// Changes the environment of the next start.
     pub fn set(&mut self, name: &str, value: &str) {
         self.environment.insert(name.to_owned(), value.to_owned());

@@ -13,6 +13,7 @@ mod faults;
 mod kills;
 mod lifecycle;
 pub(crate) mod logs;
+mod monitoring;
 mod pools;
 mod provisioning;
 mod repair;
@@ -120,6 +121,7 @@ pub fn all() -> Vec<Scenario> {
         lifecycle::SCENARIOS,
         datapath::SCENARIOS,
         daemons::SCENARIOS,
+        monitoring::SCENARIOS,
         repair::SCENARIOS,
     ]
     .concat()

@@ -22,7 +22,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Full subnets are asked again soon.
-const EAGER: &[(&str, &str)] = &[
+pub(super) const EAGER: &[(&str, &str)] = &[
     ("add_deadline", "2"),
     ("subnet_retry_starving", "0.3"),
     ("subnet_retry_refill", "0.5"),
@@ -40,7 +40,7 @@ fn first_subnet(world: &World) -> Result<SubnetId> {
 }
 
 /// Somebody else takes all that is left.
-fn fill(world: &World) -> Result<SubnetId> {
+pub(super) fn fill(world: &World) -> Result<SubnetId> {
     let id = first_subnet(world)?;
     let simulator = world.cluster.vpc.simulator();
     simulator.with_model(|model, now| {
