@@ -349,7 +349,7 @@ fn apply(s: &mut RouteSocket, batch: &Batch) -> Result<(), AnswerError> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FoundAddress {
+pub(crate) struct FoundAddress {
     address: Ipv4Addr,
     prefix_len: u8,
 }
@@ -367,7 +367,7 @@ fn addresses(s: &mut RouteSocket, device: IfIndex) -> Result<Vec<FoundAddress>, 
         .collect())
 }
 
-fn parse_address(payload: &[u8], device: u32) -> Option<FoundAddress> {
+pub(crate) fn parse_address(payload: &[u8], device: u32) -> Option<FoundAddress> {
     const HEADER: usize = 8;
     const LOCAL: u16 = 2;
     const SCOPE_GLOBAL: u8 = 0;

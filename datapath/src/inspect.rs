@@ -72,7 +72,7 @@ fn odd_rules(s: &mut RouteSocket) -> Result<Vec<u32>, DumpError> {
 }
 
 /// The rule's priority, if it is one of ours and the rule is none of ours.
-fn odd_priority(payload: &[u8]) -> Option<u32> {
+pub(crate) fn odd_priority(payload: &[u8]) -> Option<u32> {
     const HEADER: usize = 12;
     const PRIORITY: u16 = 6;
     let priority = Attributes::after_header(payload, HEADER).find_value(PRIORITY);

@@ -12,6 +12,8 @@
 pub mod check;
 pub mod clear;
 pub mod eni;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod ids;
 pub mod inspect;
 mod kernel;

@@ -114,7 +114,7 @@ impl AsFd for Monitor {
     }
 }
 
-fn interpret(message: &RawMessage) -> Option<KernelChange> {
+pub(crate) fn interpret(message: &RawMessage) -> Option<KernelChange> {
     match message.kind {
         NEW_LINK | DEL_LINK => interpret_link(message),
         NEW_ROUTE | DEL_ROUTE => interpret_route(&FoundRoute::parse(&message.payload)?),

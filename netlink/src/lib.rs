@@ -10,6 +10,8 @@ mod attr;
 mod batch;
 mod dump;
 mod events;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod message;
 mod netns;
 mod route;

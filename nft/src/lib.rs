@@ -12,6 +12,8 @@ mod encode;
 mod encode_expr;
 mod expr;
 mod foreign;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod interval;
 pub mod key;
 mod numbers;

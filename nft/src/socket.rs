@@ -380,7 +380,6 @@ impl NftSocket {
     }
 }
 
-/// Adds one message of a table, wanted or found, to its canonical form.
 /// What the kernel would show of a table.
 fn canonical(table: &Table) -> CanonicalTable {
     let mut wanted = CanonicalTable::default();
@@ -393,7 +392,8 @@ fn canonical(table: &Table) -> CanonicalTable {
     wanted
 }
 
-fn absorb(table: &mut CanonicalTable, kind: u16, payload: &[u8]) {
+/// Adds one message of a table, wanted or found, to its canonical form.
+pub(crate) fn absorb(table: &mut CanonicalTable, kind: u16, payload: &[u8]) {
     match kind ^ SUBSYSTEM {
         msg::NEWCHAIN => table.add_chain(payload),
         msg::NEWRULE => table.add_rule(payload),
@@ -410,7 +410,7 @@ fn renumber(writer: &mut Writer, base: u32) {
     }
 }
 
-fn refusal(message: Option<&Written>, errno: Errno, frame: &Frame<'_>) -> Refusal {
+pub(crate) fn refusal(message: Option<&Written>, errno: Errno, frame: &Frame<'_>) -> Refusal {
     let extack = extack(frame);
     let offset = extack.clone().find_value(EXTACK_OFFSET).and_then(netlink::parse_u32);
     let mark = message.zip(offset).and_then(|(message, offset)| {
@@ -465,14 +465,14 @@ mod libc_errno {
     pub(super) const EPROTO: i32 = 71;
 }
 
-struct Frame<'a> {
-    kind: u16,
-    flags: u16,
-    sequence: u32,
-    payload: &'a [u8],
+pub(crate) struct Frame<'a> {
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) sequence: u32,
+    pub(crate) payload: &'a [u8],
 }
 
-fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+pub(crate) fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
     std::iter::from_fn(move || {
         let header = bytes.first_chunk::<HEADER_LEN>()?;
         let len = usize::try_from(u32::from_ne_bytes([header[0], header[1], header[2], header[3]])).ok()?;

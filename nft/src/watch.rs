@@ -68,7 +68,7 @@ impl NftEvents {
     }
 }
 
-fn parse(datagram: &[u8]) -> Option<RulesetChange> {
+pub(crate) fn parse(datagram: &[u8]) -> Option<RulesetChange> {
     let port = datagram.get(12..HEADER_LEN).and_then(netlink::parse_u32)?;
     let payload = datagram.get(HEADER_LEN..)?;
     let generation = read::attributes(payload).find_value(attr::GEN_ID).and_then(be_u32)?;

@@ -84,8 +84,13 @@ pub(crate) fn command() -> Command {
 }
 
 /// Suites of their own, whose scenarios words select by name.
-fn long_suites() -> [Command; 2] {
+fn long_suites() -> [Command; 3] {
     [
+        passed_on(
+            "fuzz",
+            "Bytes that nobody should send, for everything that reads bytes of others: [--seconds N] [--seed S]",
+        )
+        .after_help("Words are names of targets. --reproduce FILE feeds one file; --help of vpc-fuzz has more."),
         passed_on(
             "matrix",
             "By which ENI and from which address packets leave, under every combination of the variables that decide it",

@@ -11,6 +11,7 @@ mod cli;
 mod context;
 mod demo;
 mod foreign;
+mod fuzz;
 mod generate;
 mod lint;
 mod matrix;
@@ -57,6 +58,7 @@ fn dispatch() -> Result<ExitCode> {
         "mutants" => sim::mutants(&context, &cli::texts(arguments, "args")),
         "matrix" => matrix::by_hand(&context, &cli::texts(arguments, "args")),
         "storm" => storm::storm(&context, &cli::texts(arguments, "args")),
+        "fuzz" => fuzz::by_hand(&context, &cli::texts(arguments, "args")),
         "lint" => steps::report(&context, lint::steps(cli::extras(arguments))),
         "docs" => steps::report(&context, vec![lint::docs()]),
         "tidy" => steps::report(&context, vec![tidy::step()]),

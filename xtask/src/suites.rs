@@ -9,6 +9,7 @@ use crate::cli::Lanes;
 use crate::context::Context;
 use crate::demo::{self, Replacements};
 use crate::foreign;
+use crate::fuzz;
 use crate::matrix;
 use crate::runtimes;
 use crate::setup;
@@ -46,6 +47,7 @@ pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
     let mut steps = vec![
         Step::cargo("cargo test", 30, &["test", "--workspace", "--no-fail-fast"]),
         Step::cargo("judged", 10, JUDGED),
+        Step::new("fuzz", 10, fuzz::step),
         Step::new("e2e", 15, |context, deadline| {
             demo::e2e_step(context, &Replacements::default(), deadline)
         }),

@@ -44,6 +44,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vpc-fabric", &["netlink", "nft", "vpc-types"]),
     ("vpc-sim", &["netlink", "nft", "vpc-fabric", "vpc-types"]),
     ("ipam-sim", &["ipam-core", "vpc-sim", "vpc-types"]),
+    (
+        "fuzz",
+        &[
+            "cni-spec",
+            "datapath",
+            "ipam-core",
+            "netlink",
+            "nft",
+            "node-setup",
+            "vpc-types",
+        ],
+    ),
     ("cri", &[]),
     ("pause", &[]),
     (
@@ -51,6 +63,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "cni-spec",
             "cri",
+            "fuzz",
             "ipamd",
             "netlink",
             "proto",
