@@ -19,6 +19,9 @@ struct Arguments {
     /// Show names and end
     #[arg(long)]
     list: bool,
+    /// Give up root for this user first
+    #[arg(long, value_name = "UID")]
+    as_uid: Option<u32>,
     /// Run this one here, instead of all in processes of their own
     #[arg(long, value_name = "NAME")]
     scenario: Option<String>,
@@ -34,13 +37,19 @@ fn main() -> ExitCode {
 /// The sandbox of a scenario is entered before any thread exists.
 fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Some(name) = &arguments.scenario {
-        return single::run(Suite::Matrix, name, arguments.binaries, Tools::default(), None);
+        return single::run(
+            Suite::Matrix,
+            name,
+            arguments.binaries,
+            Tools::default(),
+            arguments.as_uid,
+        );
     }
     let selection = Selection {
         suite: Suite::Matrix,
         words: arguments.words,
         lane: Lane::Usual,
-        uid: None,
+        uid: arguments.as_uid,
     };
     if arguments.list {
         runner::names(&selection).iter().for_each(|name| runner::say(name));

@@ -11,8 +11,10 @@ pub(super) enum Actor {
     PrimaryPod,
     /// A pod on a secondary ENI of it.
     SecondaryPod,
-    /// The node under test itself.
+    /// The node under test itself, with its primary address.
     Node,
+    /// The node under test, with the address that its secondary ENI has of its own.
+    NodeSecond,
     /// A pod on the primary ENI of the other node.
     PeerPrimaryPod,
     /// A pod on a secondary ENI of the other node.
@@ -28,10 +30,11 @@ pub(super) enum Actor {
 }
 
 impl Actor {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::PrimaryPod,
         Self::SecondaryPod,
         Self::Node,
+        Self::NodeSecond,
         Self::PeerPrimaryPod,
         Self::PeerSecondaryPod,
         Self::OtherNode,
@@ -45,7 +48,7 @@ impl Actor {
     /// Where an actor is, seen from the node under test.
     pub(super) fn place(self) -> Place {
         match self {
-            Self::PrimaryPod | Self::SecondaryPod | Self::Node => Place::Node,
+            Self::PrimaryPod | Self::SecondaryPod | Self::Node | Self::NodeSecond => Place::Node,
             Self::PeerPrimaryPod | Self::PeerSecondaryPod | Self::OtherNode | Self::VpcHost => Place::Vpc,
             Self::Internet | Self::Partner => Place::Outside,
         }
@@ -101,6 +104,8 @@ pub(super) enum Way {
     LocalService,
     /// By a port of the node under test.
     NodePort(Proxy, Traffic),
+    /// By such a port at the secondary ENI's own address; the pod sees the client.
+    SecondNodePort(Proxy),
 }
 
 /// A connection to try.
@@ -138,7 +143,7 @@ pub(super) fn all() -> Vec<Flow> {
         };
         from_pods(&mut push);
         from_node(&mut push);
-        to_pods(&mut push);
+        inward(&mut push);
         to_node_ports(&mut push);
     }
     all
@@ -149,8 +154,9 @@ fn from_pods(push: &mut impl FnMut(Actor, Way, Actor)) {
         let others = Actor::ALL.into_iter().filter(|other| *other != pod);
         others.for_each(|server| push(pod, Way::Direct, server));
         for proxy in Proxy::ALL {
-            let neighbour = Actor::PODS.into_iter().filter(|other| *other != pod);
-            let endpoints = neighbour.chain([Actor::PeerSecondaryPod, Actor::Internet, Actor::Partner]);
+            // The pod itself among them.
+            let endpoints = Actor::PODS.into_iter();
+            let endpoints = endpoints.chain([Actor::PeerSecondaryPod, Actor::Internet, Actor::Partner]);
             endpoints.for_each(|server| push(pod, Way::ClusterIp(proxy), server));
         }
         push(pod, Way::LocalService, Actor::Node);
@@ -158,8 +164,11 @@ fn from_pods(push: &mut impl FnMut(Actor, Way, Actor)) {
 }
 
 fn from_node(push: &mut impl FnMut(Actor, Way, Actor)) {
-    let others = Actor::ALL.into_iter().filter(|other| *other != Actor::Node);
-    others.for_each(|server| push(Actor::Node, Way::Direct, server));
+    const SELF: [Actor; 2] = [Actor::Node, Actor::NodeSecond];
+    for own in SELF {
+        let others = Actor::ALL.into_iter().filter(|other| !SELF.contains(other));
+        others.for_each(|server| push(own, Way::Direct, server));
+    }
     for proxy in Proxy::ALL {
         for server in [Actor::SecondaryPod, Actor::PeerPrimaryPod, Actor::Internet] {
             push(Actor::Node, Way::ClusterIp(proxy), server);
@@ -168,7 +177,7 @@ fn from_node(push: &mut impl FnMut(Actor, Way, Actor)) {
 }
 
 /// Also what a load balancer with addresses as targets does, from its own address or with the client's.
-fn to_pods(push: &mut impl FnMut(Actor, Way, Actor)) {
+fn inward(push: &mut impl FnMut(Actor, Way, Actor)) {
     let clients = [
         Actor::PeerPrimaryPod,
         Actor::PeerSecondaryPod,
@@ -178,7 +187,8 @@ fn to_pods(push: &mut impl FnMut(Actor, Way, Actor)) {
         Actor::Partner,
     ];
     for client in clients {
-        Actor::PODS.into_iter().for_each(|pod| push(client, Way::Direct, pod));
+        let servers = Actor::PODS.into_iter().chain([Actor::Node, Actor::NodeSecond]);
+        servers.for_each(|server| push(client, Way::Direct, server));
     }
 }
 
@@ -190,6 +200,7 @@ fn to_node_ports(push: &mut impl FnMut(Actor, Way, Actor)) {
                 push(client, Way::NodePort(proxy, Traffic::Cluster), pod);
             }
             push(client, Way::NodePort(proxy, Traffic::Cluster), Actor::PeerPrimaryPod);
+            push(client, Way::SecondNodePort(proxy), Actor::SecondaryPod);
         }
     }
 }

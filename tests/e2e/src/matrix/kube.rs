@@ -2,7 +2,7 @@
 //! nftables at `dstnat`, and an address of the node's own as with ipvs.
 //!
 //! Each service has one endpoint and a number of its own, so that each form and each endpoint has its own address and port.
-//! Masquerading is restricted to node ports: the foreign mark of [`super::marks`] is the same bit.
+//! Masquerading by mark is restricted to node ports: the foreign mark of [`super::marks`] is the same bit.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -51,6 +51,8 @@ enum Matched {
 pub(super) struct Services {
     /// Primary address of the node.
     node: Ipv4Addr,
+    /// Addresses of pods on the node, which may be both client and endpoint.
+    pods: Vec<Ipv4Addr>,
     /// Each once, with its endpoint.
     services: BTreeMap<(Transport, Way, Actor), SocketAddrV4>,
 }
@@ -64,6 +66,7 @@ impl Services {
         });
         Self {
             node,
+            pods: Actor::PODS.map(&address).to_vec(),
             services: services.collect(),
         }
     }
@@ -74,7 +77,8 @@ impl Services {
             .iter()
             .filter_map(move |((transport, way, server), target)| {
                 let (proxy, matched) = match *way {
-                    Way::Direct | Way::LocalService => return None,
+                    // Its rule is there for the primary address already.
+                    Way::Direct | Way::LocalService | Way::SecondNodePort(_) => return None,
                     Way::ClusterIp(proxy) => (proxy, Matched::Address(*cluster_address(proxy, *server).ip())),
                     Way::NodePort(proxy, traffic) => {
                         (proxy, Matched::NodePort(node_port(proxy, traffic, *server), traffic))
@@ -98,6 +102,11 @@ impl Services {
             "-A KUBE-POSTROUTING -m conntrack --ctstate DNAT --ctorigdst {} -m mark --mark {MASQUERADE} -j MASQUERADE",
             self.node
         ));
+        for pod in &self.pods {
+            line(format!(
+                "-A KUBE-POSTROUTING -s {pod} -d {pod} -m conntrack --ctstate DNAT -j MASQUERADE"
+            ));
+        }
         for (transport, matched, target) in self.of(Proxy::Iptables) {
             match matched {
                 Matched::Address(address) => line(format!(
@@ -129,13 +138,18 @@ impl Services {
             };
             let _ = writeln!(rules, "{matched} dnat to {target}");
         }
+        let hairpins = self.pods.iter();
+        let hairpins: String = hairpins
+            .map(|pod| format!("ct status dnat ip saddr {pod} ip daddr {pod} masquerade\n"))
+            .collect();
         format!(
             "table ip kube-proxy {{
                 chain services {{\n{rules}}}
                 chain nat-prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
                 chain nat-output {{ type nat hook output priority -100; jump services; }}
                 chain nat-postrouting {{ type nat hook postrouting priority srcnat;
-                    ct status dnat ct original ip daddr {} meta mark and 0x4000 == 0x4000 masquerade; }}
+                    ct status dnat ct original ip daddr {} meta mark and 0x4000 == 0x4000 masquerade
+                    {hairpins} }}
             }}",
             self.node
         )

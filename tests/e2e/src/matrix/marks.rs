@@ -10,27 +10,29 @@ use serde_json::Value;
 use vpc_fabric::Node;
 
 use super::kube::{feed, run};
+use super::settings::{Mark, NodePorts, Settings, Snat};
 
 /// Packets that were looked at, and those that lost a mark.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Marks(BTreeMap<String, u64>);
 
+const COUNTERS: [&str; 9] = [
+    "first",
+    "later",
+    "replies",
+    "local",
+    "ours",
+    "ours-other",
+    "lost-calico",
+    "lost-kube-proxy",
+    "pinned",
+];
 /// What must have been seen for the rest to mean anything.
 const SEEN: [&str; 4] = ["first", "later", "replies", "local"];
 
 /// Begins to mark and to count.
 pub(super) fn install(node: &Node, address: Ipv4Addr) -> Result<()> {
-    let counters = [
-        "first",
-        "later",
-        "replies",
-        "local",
-        "ours",
-        "lost-calico",
-        "lost-kube-proxy",
-        "pinned",
-    ];
-    let counters: String = counters.map(|name| format!("counter {name} {{ }}\n")).concat();
+    let counters: String = COUNTERS.map(|name| format!("counter {name} {{ }}\n")).concat();
     // Behind the translation of sources, and where routing is decided. Locally made packets have no input device.
     let text = format!(
         "table ip foreign {{
@@ -44,6 +46,7 @@ pub(super) fn install(node: &Node, address: Ipv4Addr) -> Result<()> {
                 ct state established ct direction original counter name later
                 ct direction reply counter name replies
                 meta mark and 0x80 == 0x80 counter name ours
+                meta mark and 0x100 == 0x100 counter name ours-other
                 meta mark and 0xffff0000 != 0xa5a50000 counter name lost-calico
                 ct original ip daddr != {address} meta mark and 0x4000 == 0 counter name lost-kube-proxy
             }}
@@ -52,7 +55,7 @@ pub(super) fn install(node: &Node, address: Ipv4Addr) -> Result<()> {
             chain input {{ type filter hook input priority 0;
                 iifname \"eni*\" counter name local
                 iifname \"e*\" meta mark and 0xffff0000 != 0xa5a50000 counter name lost-calico
-                iifname \"eni*\" meta mark and 0x80 == 0x80 counter name pinned
+                iifname \"eni*\" meta mark and 0x180 != 0 counter name pinned
             }}
         }}"
     );
@@ -99,10 +102,17 @@ impl Marks {
         self.count("lost-calico") + self.count("lost-kube-proxy")
     }
 
-    /// Every kind of packet was seen, and none has lost a mark; none for the node itself was sent elsewhere.
-    pub(super) fn check(&self) -> Result<()> {
+    /// Every kind of packet was seen, and none has lost a mark; none for the node itself has ours. Ours
+    /// is where something needs it.
+    pub(super) fn check(&self, settings: Settings) -> Result<()> {
         ensure!(SEEN.iter().all(|kind| self.count(kind) > 0), "not looked at: {self:?}");
         ensure!(self.lost() == 0, "foreign marks were lost: {self:?}");
+        let is_used = settings.snat == Snat::Node || settings.node_ports == NodePorts::Supported;
+        let is_right = |counter, mark| (self.count(counter) > 0) == (is_used && settings.mark == mark);
+        ensure!(
+            is_right("ours", Mark::Usual) && is_right("ours-other", Mark::Other),
+            "our mark is wrong: {self:?}"
+        );
         ensure!(
             self.count("pinned") == 0,
             "packets for the node itself have our mark: {self:?}"

@@ -61,6 +61,11 @@ pub(super) fn expected(settings: Settings, flow: &Flow) -> Expected {
             port: Port::Own,
         }),
         Way::NodePort(_, traffic) => node_port(settings, flow, traffic),
+        Way::SecondNodePort(_) => Expected::Answered(Passage {
+            seen: flow.client,
+            leaves: Some((Eni::Secondary, Actor::NodeSecond)),
+            port: Port::Own,
+        }),
     }
 }
 
@@ -72,8 +77,14 @@ fn direct(settings: Settings, client: Actor, server: Actor) -> Passage {
         port: Port::Own,
     };
     match (client.place(), server.place()) {
+        // A service whose endpoint is the client: kube-proxy gives the client the node's address.
+        _ if client == server => Passage {
+            seen: Actor::Node,
+            leaves: None,
+            port: Port::Any,
+        },
         (Place::Node, Place::Node) => own(None),
-        (Place::Node, Place::Outside) if is_translated(settings, server) => Passage {
+        (Place::Node, Place::Outside) if is_translated(settings, client, server) => Passage {
             seen: Actor::Node,
             leaves: Some((Eni::Primary, Actor::Node)),
             port: Port::Translated,
@@ -83,9 +94,10 @@ fn direct(settings: Settings, client: Actor, server: Actor) -> Passage {
     }
 }
 
-fn is_translated(settings: Settings, server: Actor) -> bool {
+/// A program that uses the secondary ENI's own address leaves by that ENI, where the primary address would be a wrong one.
+fn is_translated(settings: Settings, client: Actor, server: Actor) -> bool {
     let is_excluded = server == Actor::Partner && settings.exclude == Exclude::Partner;
-    settings.snat == Snat::Node && !is_excluded
+    settings.snat == Snat::Node && !is_excluded && client != Actor::NodeSecond
 }
 
 fn node_port(settings: Settings, flow: &Flow, traffic: Traffic) -> Expected {
@@ -106,7 +118,7 @@ fn node_port(settings: Settings, flow: &Flow, traffic: Traffic) -> Expected {
 
 /// The ENI that has the address of an actor on the node under test.
 fn eni_of(actor: Actor) -> Eni {
-    if actor == Actor::SecondaryPod {
+    if matches!(actor, Actor::SecondaryPod | Actor::NodeSecond) {
         Eni::Secondary
     } else {
         Eni::Primary

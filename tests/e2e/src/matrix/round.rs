@@ -5,41 +5,45 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use vpc_fabric::fabric::{DropReason, Flow as Sent, Transport};
+use vpc_fabric::fabric::{DropReason, Flow as Sent};
 use vpc_fabric::probe::{Question, Vantage};
 
-use super::flow::{self, Actor, Flow, Place, Way};
+use super::flow::{self, Actor, Flow, Traffic, Way};
 use super::kube::{LOCAL_SERVICE, cluster_address, node_port};
 use super::oracle::{Eni, Expected, Passage, Port, expected};
-use super::settings::{NodePorts, Random, Settings, Snat};
+use super::record::Record;
+use super::settings::{Random, Settings, Snat};
 use super::stage::{ECHO_PORT, Stage};
 use crate::wait;
 
 /// For answers that must come; only a loss takes as long.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// For answers that must not come. Nothing depends on its length: what the node sent instead is looked for as well.
 const SILENCE: Duration = Duration::from_millis(300);
 /// Below the node ports, above the ports of servers.
 const FIRST_PORT: u16 = 10_000;
 const LAST_PORT: u16 = 29_999;
 
-/// Hands out ports of clients, each once, and none that the node has given to a connection: the kernel may still know that
+/// What earlier rounds left. Hands out ports of clients, each once, and none that the node has given to a connection: the kernel may still know that
 /// connection, and then cannot keep the port of another one.
 #[derive(Debug)]
-pub(super) struct Ports {
+pub(super) struct History {
     last: u16,
     given: BTreeSet<u16>,
+    /// Whether replies were lost: more of them may be sent again later.
+    has_lost: bool,
 }
 
-impl Ports {
+impl History {
     pub(super) fn new() -> Self {
         Self {
             last: FIRST_PORT,
             given: BTreeSet::new(),
+            has_lost: false,
         }
     }
 
-    fn next(&mut self) -> Result<u16> {
+    fn next_port(&mut self) -> Result<u16> {
         self.last += 1;
         while self.given.contains(&self.last) {
             self.last += 1;
@@ -51,12 +55,12 @@ impl Ports {
 
 /// A connection that was tried.
 #[derive(Debug, Clone)]
-struct Tried {
-    flow: Flow,
-    expected: Expected,
-    question: Question,
+pub(super) struct Tried {
+    pub(super) flow: Flow,
+    pub(super) expected: Expected,
+    pub(super) question: Question,
     /// The client as the server saw it.
-    answer: Option<SocketAddrV4>,
+    pub(super) answer: Option<SocketAddrV4>,
 }
 
 /// What was wrong.
@@ -104,7 +108,7 @@ impl std::fmt::Display for Problem {
 }
 
 /// Tries every connection and judges it. The daemon runs with `settings`, or something was broken on purpose.
-pub(super) fn run(stage: &Stage, settings: Settings, ports: &mut Ports) -> Result<Outcome> {
+pub(super) fn run(stage: &Stage, settings: Settings, history: &mut History, patience: Duration) -> Result<Outcome> {
     let mut tried = Vec::new();
     for flow in flow::all() {
         tried.push(Tried {
@@ -112,17 +116,18 @@ pub(super) fn run(stage: &Stage, settings: Settings, ports: &mut Ports) -> Resul
             expected: expected(settings, &flow),
             question: Question {
                 transport: flow.transport,
-                from_port: ports.next()?,
+                from_port: history.next_port()?,
                 server: target(stage, &flow),
             },
             answer: None,
         });
     }
-    ask(stage, &mut tried)?;
-    ports
-        .given
-        .extend(tried.iter().filter_map(|one| Some(one.answer?.port())));
-    judge(stage, settings, &tried)
+    stage.world.cluster.vpc.handle().record_flows()?;
+    ask(stage, &mut tried, patience)?;
+    history.has_lost |= tried.iter().any(|one| one.expected == Expected::Lost);
+    let seen = tried.iter().filter_map(|one| Some(one.answer?.port()));
+    history.given.extend(seen);
+    judge(stage, settings, &tried, history)
 }
 
 /// Where the client finds the server.
@@ -134,12 +139,16 @@ fn target(stage: &Stage, flow: &Flow) -> SocketAddrV4 {
         Way::NodePort(proxy, traffic) => {
             SocketAddrV4::new(stage.address(Actor::Node), node_port(proxy, traffic, flow.server))
         }
+        Way::SecondNodePort(proxy) => {
+            let port = node_port(proxy, Traffic::Local, flow.server);
+            SocketAddrV4::new(stage.address(Actor::NodeSecond), port)
+        }
     }
 }
 
 /// All clients at once, each on a thread in its namespace; first what must be answered, then the rest.
-fn ask(stage: &Stage, tried: &mut [Tried]) -> Result<()> {
-    for (is_lost, patience) in [(false, PATIENCE), (true, SILENCE)] {
+fn ask(stage: &Stage, tried: &mut [Tried], patience: Duration) -> Result<()> {
+    for (is_lost, patience) in [(false, patience), (true, SILENCE)] {
         let mut by_client: BTreeMap<Actor, Vec<&mut Tried>> = BTreeMap::new();
         for one in tried
             .iter_mut()
@@ -150,6 +159,11 @@ fn ask(stage: &Stage, tried: &mut [Tried]) -> Result<()> {
         std::thread::scope(|scope| {
             let clients = by_client.into_iter().map(|(client, asked)| {
                 let vantage = Vantage::new(stage.netns(client)).within(patience);
+                let vantage = if client == Actor::NodeSecond {
+                    vantage.from_address(stage.address(client))
+                } else {
+                    vantage
+                };
                 scope.spawn(move || -> Result<()> {
                     let questions: Vec<Question> = asked.iter().map(|one| one.question).collect();
                     let answers = vantage.ask_each(&questions)?;
@@ -169,52 +183,18 @@ fn ask(stage: &Stage, tried: &mut [Tried]) -> Result<()> {
     Ok(())
 }
 
-/// What the node under test sent to the VPC, by transport and both ports.
-struct Record(BTreeMap<(Transport, u16), Vec<(Eni, Sent)>>);
-
-impl Record {
-    fn of(stage: &Stage) -> Result<Self> {
-        let mut by_port: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for sent in stage.world.cluster.vpc.handle().flows()? {
-            if let Some(eni) = stage.eni(&sent.eni) {
-                for port in BTreeSet::from([sent.source.port(), sent.destination.port()]) {
-                    by_port
-                        .entry((sent.transport, port))
-                        .or_default()
-                        .push((eni, sent.clone()));
-                }
-            }
-        }
-        Ok(Self(by_port))
-    }
-
-    /// Packets of one connection: requests from the node or its pods, else replies.
-    fn of_connection(&self, stage: &Stage, one: &Tried) -> Vec<&(Eni, Sent)> {
-        let client = SocketAddrV4::new(stage.address(one.flow.client), one.question.from_port);
-        let server = stage.address(one.flow.server);
-        let ports = BTreeSet::from([client.port(), one.answer.unwrap_or(client).port()]);
-        let is_request = |sent: &Sent| *sent.destination.ip() == server && ports.contains(&sent.source.port());
-        let is_ours = |sent: &Sent| match one.flow.client.place() {
-            Place::Node => is_request(sent),
-            Place::Vpc | Place::Outside => sent.destination == client,
-        };
-        let candidates = ports.iter().filter_map(|port| self.0.get(&(one.flow.transport, *port)));
-        candidates.flatten().filter(|(_, sent)| is_ours(sent)).collect()
-    }
-}
-
-fn judge(stage: &Stage, settings: Settings, tried: &[Tried]) -> Result<Outcome> {
+fn judge(stage: &Stage, settings: Settings, tried: &[Tried], history: &History) -> Result<Outcome> {
     let mut outcome = Outcome {
         tried: tried.len(),
         ..Outcome::default()
     };
-    let mut record = Record::of(stage)?;
+    let mut record = Record::of(stage, tried)?;
     let is_lost = |one: &&Tried| one.expected == Expected::Lost;
     for one in tried.iter().filter(is_lost) {
         outcome.lost += 1;
         let _ = wait::until("the reply shows", PATIENCE, || {
             if record.of_connection(stage, one).is_empty() {
-                record = Record::of(stage)?;
+                record = Record::of(stage, tried)?;
                 return Ok(None);
             }
             Ok(Some(()))
@@ -228,7 +208,7 @@ fn judge(stage: &Stage, settings: Settings, tried: &[Tried]) -> Result<Outcome> 
         }
     }
     judge_random(settings, &mut outcome);
-    judge_drops(stage, settings, &mut outcome)?;
+    judge_drops(stage, history, &mut outcome)?;
     Ok(outcome)
 }
 
@@ -308,10 +288,10 @@ fn judge_random(settings: Settings, outcome: &mut Outcome) {
 }
 
 /// Nothing is dropped but what is lost for good reason: replies as the node by the secondary ENI.
-fn judge_drops(stage: &Stage, settings: Settings, outcome: &mut Outcome) -> Result<()> {
+fn judge_drops(stage: &Stage, history: &History, outcome: &mut Outcome) -> Result<()> {
     let clients = [Actor::Internet, Actor::Partner, Actor::VpcHost].map(|client| stage.address(client));
     let is_explained = |eni: Option<Eni>, source: Ipv4Addr, destination: &Ipv4Addr| {
-        settings.node_ports == NodePorts::Unsupported
+        history.has_lost
             && (eni, source) == (Some(Eni::Secondary), stage.address(Actor::Node))
             && clients.contains(destination)
     };

@@ -40,6 +40,15 @@ pub(super) enum Exclude {
     Partner,
 }
 
+/// `AWS_VPC_K8S_CNI_CONNMARK`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// Not set: 0x80.
+    Usual,
+    /// 0x100.
+    Other,
+}
+
 /// One combination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Settings {
@@ -47,6 +56,7 @@ pub(super) struct Settings {
     pub(super) node_ports: NodePorts,
     pub(super) random: Random,
     pub(super) exclude: Exclude,
+    pub(super) mark: Mark,
 }
 
 /// The partner's network, outside the VPC.
@@ -59,6 +69,7 @@ impl Settings {
         node_ports: NodePorts::Supported,
         random: Random::Prng,
         exclude: Exclude::Nothing,
+        mark: Mark::Usual,
     };
 
     /// All combinations with this policy; those without node ports last, because packets are lost there for good reason.
@@ -72,6 +83,7 @@ impl Settings {
                         node_ports,
                         random,
                         exclude,
+                        mark: Mark::Usual,
                     });
                 }
             }
@@ -79,8 +91,26 @@ impl Settings {
         all
     }
 
+    /// After all of them: another mark, the other policy, and back.
+    pub(super) fn more(snat: Snat) -> Vec<Self> {
+        let other = match snat {
+            Snat::Node => Snat::External,
+            Snat::External => Snat::Node,
+        };
+        let with = |snat, mark| Self {
+            snat,
+            mark,
+            ..Self::DEFAULT
+        };
+        vec![
+            with(snat, Mark::Other),
+            with(other, Mark::Usual),
+            with(snat, Mark::Usual),
+        ]
+    }
+
     /// The daemon's environment.
-    pub(super) fn variables(self) -> [(&'static str, &'static str); 4] {
+    pub(super) fn variables(self) -> [(&'static str, &'static str); 5] {
         let truth = |is_true| if is_true { "true" } else { "false" };
         [
             ("AWS_VPC_K8S_CNI_EXTERNALSNAT", truth(self.snat == Snat::External)),
@@ -103,17 +133,22 @@ impl Settings {
                     Exclude::Partner => PARTNER_NETWORK,
                 },
             ),
+            (
+                "AWS_VPC_K8S_CNI_CONNMARK",
+                match self.mark {
+                    Mark::Usual => "",
+                    Mark::Other => "256",
+                },
+            ),
         ]
     }
 }
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [(_, external), (_, node_ports), (_, random), (_, exclude)] = self.variables();
-        let exclude = if exclude.is_empty() { "nothing" } else { exclude };
-        write!(
-            f,
-            "external SNAT {external}, node ports {node_ports}, random {random}, excluded {exclude}"
-        )
+        let variables = self.variables();
+        let set = variables.iter().filter(|(_, value)| !value.is_empty());
+        let set: Vec<String> = set.map(|(name, value)| format!("{name}={value}")).collect();
+        f.write_str(&set.join(" "))
     }
 }

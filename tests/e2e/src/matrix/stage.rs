@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use vpc_fabric::NetnsRef;
 use vpc_fabric::probe::EchoServer;
@@ -28,11 +28,14 @@ const PARTNER_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 20);
 /// Enough for pods on two ENIs.
 const PODS: usize = 4;
 
+/// Where the actors are, with their addresses.
+type Places = BTreeMap<Actor, (Ipv4Addr, NetnsRef)>;
+
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) world: World,
-    places: BTreeMap<Actor, (Ipv4Addr, NetnsRef)>,
+    places: Places,
     /// ENIs of the node under test.
     enis: BTreeMap<EniId, Eni>,
     _servers: Vec<EchoServer>,
@@ -67,9 +70,12 @@ impl Stage {
             pods.extend(world.add(node, &format!("{node}-pod"), PODS)?);
         }
         world.wait_for_carrier(&pods)?;
-        let places = places(&world, &pods)?;
+        let mut places = places(&world, &pods)?;
+        let (enis, second) = enis(&world, &places)?;
+        let node = places[&Actor::Node].1.clone();
+        places.insert(Actor::NodeSecond, (second, node));
         let mut stage = Self {
-            enis: enis(&world, &places)?,
+            enis,
             world,
             places,
             _servers: Vec::new(),
@@ -77,7 +83,6 @@ impl Stage {
         stage.publish()?;
         stage.install_services()?;
         stage._servers = stage.servers()?;
-        stage.world.cluster.vpc.handle().record_flows()?;
         Ok(stage)
     }
 
@@ -111,11 +116,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Pods' addresses may pass the edge of the VPC, as if something there translated them: what comes through shows which
+    /// Addresses of pods and of the secondary ENI may pass the edge of the VPC, as if something there translated them: what comes through shows which
     /// address the node sent.
     fn publish(&self) -> Result<()> {
-        for pod in Actor::PODS {
-            self.world.cluster.vpc.handle().publish(self.address(pod))?;
+        for actor in [Actor::PrimaryPod, Actor::SecondaryPod, Actor::NodeSecond] {
+            self.world.cluster.vpc.handle().publish(self.address(actor))?;
         }
         Ok(())
     }
@@ -138,7 +143,7 @@ impl Stage {
     }
 }
 
-fn places(world: &World, pods: &[Pod]) -> Result<BTreeMap<Actor, (Ipv4Addr, NetnsRef)>> {
+fn places(world: &World, pods: &[Pod]) -> Result<Places> {
     let mut places = BTreeMap::new();
     for (node, primary, secondary) in [
         (NODE, Actor::PrimaryPod, Actor::SecondaryPod),
@@ -167,22 +172,19 @@ fn places(world: &World, pods: &[Pod]) -> Result<BTreeMap<Actor, (Ipv4Addr, Netn
     Ok(places)
 }
 
-/// By the addresses they have.
-fn enis(world: &World, places: &BTreeMap<Actor, (Ipv4Addr, NetnsRef)>) -> Result<BTreeMap<EniId, Eni>> {
+/// By the addresses they have; also the secondary one's own address.
+fn enis(world: &World, places: &Places) -> Result<(BTreeMap<EniId, Eni>, Ipv4Addr)> {
     let handle = world.cluster.vpc.handle();
     let instance = handle.instance(NODE).context("nodes are instances")?;
-    let secondary = places[&Actor::SecondaryPod].0;
-    let enis = handle.simulator().with_model(|model, _| {
-        let mut enis = BTreeMap::new();
-        for eni in model.enis_of(instance) {
-            if eni.primary == places[&Actor::Node].0 {
-                enis.insert(eni.id.clone(), Eni::Primary);
-            } else if eni.holds(secondary) {
-                enis.insert(eni.id.clone(), Eni::Secondary);
-            }
-        }
-        enis
-    });
-    anyhow::ensure!(enis.len() == 2, "the pods are on {enis:?}");
-    Ok(enis)
+    let with = |address| {
+        handle.simulator().with_model(|model, _| {
+            let eni = model.enis_of(instance).find(|eni| eni.holds(address));
+            eni.map(|eni| (eni.id.clone(), eni.primary))
+        })
+    };
+    let primary = with(places[&Actor::Node].0).context("the node has a primary ENI")?;
+    let secondary = with(places[&Actor::SecondaryPod].0).context("the pod's address is on an ENI")?;
+    ensure!(primary.0 != secondary.0, "both pods are on {}", primary.0);
+    let enis = [(primary.0, Eni::Primary), (secondary.0, Eni::Secondary)];
+    Ok((enis.into(), secondary.1))
 }

@@ -99,7 +99,7 @@ impl Scenario {
         self
     }
 
-    const fn also_unprivileged(mut self) -> Self {
+    pub(crate) const fn also_unprivileged(mut self) -> Self {
         self.rights = Rights::AlsoUnprivileged;
         self
     }
