@@ -220,8 +220,9 @@ fn undo(caller: &Caller, attachment: &Attachment, made: Made, error: &ConnectErr
         return;
     }
     let deadline = Deadline::after(UNDO);
+    // Not waited for: the runtime's DEL tells it again.
     if let Some(pod) = made.told_agent
-        && let Err(error) = policy::forget(caller, attachment, &pod, Agent::Running, deadline)
+        && let Err(error) = policy::forget(caller, attachment, &pod, Agent::Perhaps, deadline)
     {
         log.warn("undo: network policy stays", &[("error", &chain(&error))]);
     }

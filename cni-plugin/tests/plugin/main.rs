@@ -11,4 +11,5 @@ mod del;
 mod kernel;
 mod network;
 mod ours;
+mod policy;
 mod verbs;

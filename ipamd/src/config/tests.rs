@@ -217,13 +217,19 @@ fn external_services_are_ipv4_ranges_and_others_are_named() {
 }
 
 #[test]
-fn names_and_mtus_beyond_their_limits_stop_the_daemon() {
+fn names_mtus_and_modes_that_nobody_could_use_stop_the_daemon() {
     for (name, good, bad) in [
         ("AWS_VPC_ENI_MTU", &["576", "9001"][..], &["575", "9002", "1500x"][..]),
         (
             "AWS_VPC_K8S_CNI_VETHPREFIX",
             &["e", "pods"],
             &["eth", "lo", "vlan", "fives", "a b", "a/b", "a:b"],
+        ),
+        // The agent ends with any other mode, so the node would be without its policies; nobody asks for none of them.
+        (
+            "NETWORK_POLICY_ENFORCING_MODE",
+            &["", "none", "standard", "strict", "Strict"],
+            &["off", "audit", "strict "],
         ),
     ] {
         for text in good {

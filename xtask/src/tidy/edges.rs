@@ -38,7 +38,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "cni-plugin",
-        &["cni-spec", "datapath", "log-file", "netlink", "proto", "vpc-types"],
+        &[
+            "cni-spec",
+            "datapath",
+            "log-file",
+            "netlink",
+            // In its tests.
+            "policy-agent",
+            "proto",
+            "vpc-types",
+        ],
     ),
     ("node-setup", &["cni-spec", "netlink", "vpc-types"]),
     ("vpc-fabric", &["netlink", "nft", "vpc-types"]),
@@ -58,6 +67,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("cri", &[]),
     ("pause", &[]),
+    ("policy-agent", &["netlink", "proto"]),
     (
         "e2e",
         &[
@@ -66,6 +76,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "fuzz",
             "ipamd",
             "netlink",
+            "policy-agent",
             "proto",
             "vpc-fabric",
             "vpc-sim",

@@ -14,6 +14,7 @@ mod kills;
 mod lifecycle;
 pub(crate) mod logs;
 mod monitoring;
+mod policy;
 mod pools;
 mod provisioning;
 mod repair;
@@ -113,6 +114,7 @@ pub fn all() -> Vec<Scenario> {
         faults::SCENARIOS,
         kills::SCENARIOS,
         verbs::SCENARIOS,
+        policy::SCENARIOS,
         pools::SCENARIOS,
         subnets::SCENARIOS,
         provisioning::SCENARIOS,
