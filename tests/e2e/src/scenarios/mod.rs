@@ -10,6 +10,7 @@ mod churn;
 mod daemons;
 mod datapath;
 mod faults;
+mod garbage;
 mod kills;
 mod lifecycle;
 pub(crate) mod logs;
@@ -111,6 +112,7 @@ pub fn all() -> Vec<Scenario> {
     [
         churn::SCENARIOS,
         bad_input::SCENARIOS,
+        garbage::SCENARIOS,
         faults::SCENARIOS,
         kills::SCENARIOS,
         verbs::SCENARIOS,
