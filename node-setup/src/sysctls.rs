@@ -4,7 +4,7 @@
 //!
 //! On `rp_filter`: only the primary interface needs to be loose. There arrive packets of pods whose rules lead out by another
 //! ENI: requests to node ports, and replies to what was translated to the node's address. On a secondary ENI arrives only what
-//! rule 1536 sends out by it again, so the strict check of many distributions passes. `conf.default` stays as it is: it would
+//! rules 1536 and 32765 send out by it again, so the strict check of many distributions passes. `conf.default` stays as it is: it would
 //! also loosen the pods' own veths, where the strict check is what keeps a pod from using another pod's address.
 
 use std::fmt;

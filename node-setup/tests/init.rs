@@ -292,6 +292,7 @@ fn the_primary_interface_needs_to_be_loose_and_a_secondary_one_does_not() {
     const MAIN: u32 = 254;
     const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
     const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+    const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 5);
     on_a_node(|| {
         let mut socket = RouteSocket::open().unwrap();
         let (primary, secondary) = enis(&mut socket);
@@ -321,6 +322,12 @@ fn the_primary_interface_needs_to_be_loose_and_a_secondary_one_does_not() {
                 table: Some(2),
                 ..Rule::default()
             },
+            Rule {
+                priority: 32765,
+                from: Some(OWN),
+                table: Some(2),
+                ..Rule::default()
+            },
         ];
         for rule in rules {
             socket
@@ -335,6 +342,8 @@ fn the_primary_interface_needs_to_be_loose_and_a_secondary_one_does_not() {
         assert!(takes(&mut socket, primary, HOST, first));
         assert!(takes(&mut socket, secondary, HOST, second));
         assert!(takes(&mut socket, pod, second, HOST));
+        // To a program of the node that uses the secondary ENI's own address:
+        assert!(takes(&mut socket, secondary, HOST, OWN));
         // What arrived at the primary ENI for the node and was translated to a pod of the other one:
         assert!(!takes(&mut socket, primary, HOST, second));
         // A pod that uses an address of another network:
