@@ -270,19 +270,33 @@ fn neighbour(
     device: u32,
     address: Ipv4Addr,
 ) -> Result<Option<(u16, Option<MacAddress>)>, DumpError> {
-    const HEADER: usize = 12;
-    const DESTINATION: u16 = 1;
-    const LINK_LAYER: u16 = 2;
     let mut request = NeighbourMessage::default();
     request.header.family = AddressFamily::Inet;
     let found = s.dump_raw("list neighbours", &Message::GetNeighbour(request))?;
-    Ok(found.iter().find_map(|message| {
-        let payload = &message.payload;
-        let attributes = Attributes::after_header(payload, HEADER);
-        let destination = attributes.clone().find_value(DESTINATION).and_then(parse_ipv4);
-        let is_it = payload.get(4..8).and_then(parse_u32) == Some(device) && destination == Some(address);
-        let state = payload.get(8..10)?.try_into().ok().map(u16::from_ne_bytes)?;
-        let mac = attributes.find_value(LINK_LAYER).and_then(|mac| mac.try_into().ok());
-        is_it.then_some((state, mac.map(MacAddress)))
-    }))
+    let mut parsed = found.iter().filter_map(|message| parse_neighbour(&message.payload));
+    let it = parsed.find(|found| (found.device, found.address) == (device, address));
+    Ok(it.map(|found| (found.state, found.mac)))
+}
+
+/// A neighbour of any state.
+#[derive(Debug)]
+pub(crate) struct FoundNeighbour {
+    device: u32,
+    address: Ipv4Addr,
+    state: u16,
+    mac: Option<MacAddress>,
+}
+
+pub(crate) fn parse_neighbour(payload: &[u8]) -> Option<FoundNeighbour> {
+    const HEADER: usize = 12;
+    const DESTINATION: u16 = 1;
+    const LINK_LAYER: u16 = 2;
+    let attributes = Attributes::after_header(payload, HEADER);
+    let mac = attributes.clone().find_value(LINK_LAYER);
+    Some(FoundNeighbour {
+        device: payload.get(4..8).and_then(parse_u32)?,
+        address: attributes.find_value(DESTINATION).and_then(parse_ipv4)?,
+        state: payload.get(8..10)?.try_into().ok().map(u16::from_ne_bytes)?,
+        mac: mac.and_then(|mac| mac.try_into().ok()).map(MacAddress),
+    })
 }

@@ -124,7 +124,7 @@ fn rule(mark: (u32, u32)) -> Rule {
     }
 }
 
-fn has_our_form(payload: &[u8], found: &Rule) -> bool {
+pub(crate) fn has_our_form(payload: &[u8], found: &Rule) -> bool {
     // Lengths of destination and source; the parsed rule knows whole addresses only.
     let is_for_all = payload.get(1..3) == Some(&[0, 0]);
     let is_ours = found.mark.is_some_and(|mark| *found == rule(mark) && mark.0 == mark.1);

@@ -5,7 +5,7 @@
 //! touched; a route that somebody else keeps for themselves is given up after a few tries.
 //!
 //! Why this cannot bring back what belongs to a pod that is going: the caller hands over the pods that are wired, and orders
-//! the clearing of an address ([`crate::clear`]) on the same thread, later than any repair that still named the pod. So a
+//! the clearing of an address ([`mod@crate::clear`]) on the same thread, later than any repair that still named the pod. So a
 //! repair comes before the clearing, which removes again what was put back, and an address rests only after its clearing. A
 //! plugin that wires a pod needs no protection: such a pod is not named yet. A plugin that unwires one while the daemon is
 //! away, and is overtaken by its start, ends with the pod's devices; then the address has no device, nothing is put back, and

@@ -107,7 +107,7 @@ fn message(range: Ipv4Net) -> RuleMessage {
 }
 
 /// The destination; `None` for a rule to everything.
-fn range_of(payload: &[u8]) -> Option<Ipv4Net> {
+pub(crate) fn range_of(payload: &[u8]) -> Option<Ipv4Net> {
     const HEADER: usize = 12;
     const DESTINATION: u16 = 1;
     let to = Attributes::after_header(payload, HEADER).find_value(DESTINATION)?;

@@ -13,7 +13,7 @@
 mod give_back;
 pub mod legacy;
 mod nft;
-mod pod_rules;
+pub(crate) mod pod_rules;
 mod traces;
 
 use std::path::Path;

@@ -98,7 +98,7 @@ fn right_rule(from: Ipv4Addr, table: RouteTableId) -> RuleMessage {
 
 /// A rule 1536 from one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct PodRule {
+pub(crate) struct PodRule {
     from: Ipv4Addr,
     to: Option<(Ipv4Addr, u8)>,
     table: u32,
@@ -106,7 +106,7 @@ struct PodRule {
 
 impl PodRule {
     /// `None` for rules that also select by something else: no release made such.
-    fn parse(payload: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
         const HEADER: usize = 12;
         /// Destination, source, priority, table, and what every rule has: suppressed prefix length, protocol.
         const KNOWN: [u16; 6] = [1, 2, 6, 15, 14, 21];

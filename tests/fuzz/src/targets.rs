@@ -69,6 +69,9 @@ const JSON: &[&[u8]] = &[
     b"::/0",
     b"10.0.0.0/28",
     b"__MTU__",
+    b"\"cni.dev/valid-attachments\":[",
+    b"\"containerID\":\"",
+    b"\"ifname\":\"",
 ];
 
 const ARGUMENTS: &[&[u8]] = &[
@@ -132,8 +135,9 @@ fn stdin(input: &[u8]) -> u64 {
             return shape;
         }
     };
+    let in_use = document.valid_attachments();
     match NetConf::from_document(document) {
-        Ok(conf) => read_config(&conf),
+        Ok(conf) => read_config(&conf) ^ shape(&in_use),
         Err(error) => {
             let shape = shape(&error);
             assert!(CniError::from(error).to_json().contains("code"));
