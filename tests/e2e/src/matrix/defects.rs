@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::flow::{Actor, Flow, Way};
 use super::kube::run as call;
 use super::marks::{self, Marks};
-use super::round::{self, History, PATIENCE};
+use super::round::{self, Conditions, History};
 use super::settings::{Exclude, Settings};
 use super::stage::Stage;
 use crate::scenarios::Bench;
@@ -75,11 +75,15 @@ fn node_port(flow: &Flow) -> bool {
 pub(super) fn run(bench: &Bench) -> Result<()> {
     let mut stage = Stage::set(bench, EXCLUDING)?;
     let mut history = History::new();
-    round::run(&stage, EXCLUDING, &mut history, PATIENCE)?.check()?;
+    round::run(&stage, Conditions::sound(EXCLUDING), &mut history)?.check()?;
+    let broken = Conditions {
+        patience: BROKEN,
+        ..Conditions::sound(EXCLUDING)
+    };
     for defect in &DEFECTS {
         stage.world.cluster.daemon(NODE)?.stop(Signal::SIGKILL)?;
         call(stage.node()?, defect.command)?;
-        let outcome = round::run(&stage, EXCLUDING, &mut history, BROKEN)?;
+        let outcome = round::run(&stage, broken, &mut history)?;
         for victims in defect.victims {
             let mut flows = outcome.problems.iter().filter_map(|problem| problem.flow);
             let is_noticed = flows.any(|flow| victims(&flow));
@@ -89,14 +93,14 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
         say(&format!("{}: {} problems", defect.name, outcome.problems.len()));
         stage.restart(EXCLUDING)?;
     }
-    lost_marks(&stage, &mut history)?;
+    lost_marks(&stage, broken, &mut history)?;
     stage.world.finish()
 }
 
-fn lost_marks(stage: &Stage, history: &mut History) -> Result<()> {
+fn lost_marks(stage: &Stage, broken: Conditions, history: &mut History) -> Result<()> {
     marks::install_bad_rule(stage.node()?)?;
     marks::reset(stage.node()?)?;
-    round::run(stage, EXCLUDING, history, BROKEN)?;
+    round::run(stage, broken, history)?;
     let marks = Marks::of(stage.node()?)?;
     ensure!(marks.lost() > 0, "overwritten marks were not noticed: {marks:?}");
     say(&format!(

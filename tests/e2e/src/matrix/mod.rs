@@ -11,6 +11,7 @@ mod kube;
 mod marks;
 mod oracle;
 mod record;
+mod reference;
 mod round;
 mod settings;
 mod stage;
@@ -22,7 +23,7 @@ use anyhow::{Context, Result};
 use crate::scenarios::runner::say;
 use crate::scenarios::{Bench, Scenario};
 use marks::Marks;
-use round::{History, PATIENCE};
+use round::{Conditions, History};
 use settings::{Settings, Snat};
 use stage::Stage;
 
@@ -45,6 +46,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         defects::run,
     )
     .within(120),
+    Scenario::new(
+        "the reference's rules keep the same promises but for their known defects, and its node is taken over",
+        reference::run,
+    )
+    .within(120),
 ];
 
 fn translating(bench: &Bench) -> Result<()> {
@@ -64,7 +70,7 @@ fn combinations(bench: &Bench, snat: Snat) -> Result<()> {
     for settings in &all {
         stage.restart(*settings)?;
         marks::reset(stage.node()?)?;
-        let outcome = round::run(&stage, *settings, &mut history, PATIENCE)?;
+        let outcome = round::run(&stage, Conditions::sound(*settings), &mut history)?;
         outcome.check().with_context(|| settings.to_string())?;
         let marks = Marks::of(stage.node()?)?;
         marks.check(*settings).with_context(|| settings.to_string())?;

@@ -17,7 +17,7 @@ use super::stage::{ECHO_PORT, Stage};
 use crate::wait;
 
 /// For answers that must come; only a loss takes as long.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// For answers that must not come. Nothing depends on its length: what the node sent instead is looked for as well.
 const SILENCE: Duration = Duration::from_millis(300);
 /// Below the node ports, above the ports of servers.
@@ -90,6 +90,11 @@ impl Outcome {
         });
     }
 
+    /// Problems of connections, as opposed to sums.
+    pub(super) fn failed(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().filter(|problem| problem.flow.is_some())
+    }
+
     /// No problem, or an error with all of them.
     pub(super) fn check(&self) -> Result<()> {
         let lines: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
@@ -107,8 +112,31 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// Tries every connection and judges it. The daemon runs with `settings`, or something was broken on purpose.
-pub(super) fn run(stage: &Stage, settings: Settings, history: &mut History, patience: Duration) -> Result<Outcome> {
+/// Under which conditions connections are tried.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Conditions {
+    /// The variables whose promises are judged.
+    pub(super) settings: Settings,
+    /// How long answers may take.
+    pub(super) patience: Duration,
+    /// Connections whose answers are not waited for.
+    pub(super) is_doomed: fn(Settings, &Flow) -> bool,
+}
+
+impl Conditions {
+    /// All is well.
+    pub(super) fn sound(settings: Settings) -> Self {
+        Self {
+            settings,
+            patience: PATIENCE,
+            is_doomed: |_, _| false,
+        }
+    }
+}
+
+/// Tries every connection and judges it.
+pub(super) fn run(stage: &Stage, conditions: Conditions, history: &mut History) -> Result<Outcome> {
+    let settings = conditions.settings;
     let mut tried = Vec::new();
     for flow in flow::all() {
         tried.push(Tried {
@@ -123,7 +151,7 @@ pub(super) fn run(stage: &Stage, settings: Settings, history: &mut History, pati
         });
     }
     stage.world.cluster.vpc.handle().record_flows()?;
-    ask(stage, &mut tried, patience)?;
+    ask(stage, &mut tried, conditions)?;
     history.has_lost |= tried.iter().any(|one| one.expected == Expected::Lost);
     let seen = tried.iter().filter_map(|one| Some(one.answer?.port()));
     history.given.extend(seen);
@@ -147,13 +175,12 @@ fn target(stage: &Stage, flow: &Flow) -> SocketAddrV4 {
 }
 
 /// All clients at once, each on a thread in its namespace; first what must be answered, then the rest.
-fn ask(stage: &Stage, tried: &mut [Tried], patience: Duration) -> Result<()> {
-    for (is_lost, patience) in [(false, patience), (true, SILENCE)] {
+fn ask(stage: &Stage, tried: &mut [Tried], conditions: Conditions) -> Result<()> {
+    let is_silent =
+        |one: &Tried| one.expected == Expected::Lost || (conditions.is_doomed)(conditions.settings, &one.flow);
+    for (silent, patience) in [(false, conditions.patience), (true, SILENCE)] {
         let mut by_client: BTreeMap<Actor, Vec<&mut Tried>> = BTreeMap::new();
-        for one in tried
-            .iter_mut()
-            .filter(|one| (one.expected == Expected::Lost) == is_lost)
-        {
+        for one in tried.iter_mut().filter(|one| is_silent(one) == silent) {
             by_client.entry(one.flow.client).or_default().push(one);
         }
         std::thread::scope(|scope| {
