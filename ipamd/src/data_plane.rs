@@ -1,10 +1,13 @@
 //! Whether the node's own rules are in line, as the attempts to bring them there tell.
 //!
-//! Written by whoever applies them, read by GetStatus. One attempt in vain may be the kernel's bad moment, and a runtime that
-//! hears of it declares the whole node not ready: only a second one in a row counts.
+//! Written by whoever applies them, read by GetStatus. A few attempts in vain may be the kernel's bad moment, and a runtime that
+//! hears of it declares the whole node not ready: only several in a row count.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// So many attempts in vain are a problem: they come after 1, 2, 4 and 8 seconds, so for a quarter of a minute nothing worked.
+const PROBLEM: u32 = 5;
 
 /// The outcome of the last attempts.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +36,7 @@ impl DataPlane {
     /// What is wrong; empty when all is well.
     pub fn problem(&self) -> String {
         let vain = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if vain.attempts < 2 {
+        if vain.attempts < PROBLEM {
             return String::new();
         }
         format!("{} attempts in vain, the last one: {}", vain.attempts, vain.last)
@@ -45,11 +48,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_attempt_in_vain_is_no_problem_and_a_good_one_ends_it() {
+    fn a_few_attempts_in_vain_are_no_problem_and_a_good_one_ends_it() {
         let seen = DataPlane::default();
         let told = seen.clone();
-        told.is_not_in_line(&"busy");
-        assert_eq!(seen.problem(), "");
+        for _ in 1..PROBLEM {
+            told.is_not_in_line(&"busy");
+            assert_eq!(seen.problem(), "");
+        }
         told.is_not_in_line(&"no such device");
         assert!(seen.problem().contains("no such device"), "{}", seen.problem());
         told.is_in_line();

@@ -15,6 +15,7 @@ use ipnet::Ipv4Net;
 use tokio::sync::Notify;
 use vpc_types::{SubnetId, VethPrefix};
 
+use super::refused::Refused;
 use crate::clock;
 use crate::data_plane::DataPlane;
 use crate::observe::Chain;
@@ -66,6 +67,7 @@ impl KernelExecutor {
             socket,
             subnets,
             node,
+            refused: None,
             inbox,
             unknown_subnet,
             data_plane,
@@ -73,7 +75,7 @@ impl KernelExecutor {
             repairs,
         };
         thread::Builder::new().name("kernel".to_owned()).spawn(move || {
-            for order in queue {
+            while let Some(order) = worker.next(&queue) {
                 worker.take(order);
             }
         })?;
@@ -122,6 +124,7 @@ struct Worker {
     socket: RouteSocket,
     subnets: BTreeMap<SubnetId, Ipv4Net>,
     node: NodeState,
+    refused: Option<Refused>,
     inbox: Inbox,
     unknown_subnet: Arc<Notify>,
     data_plane: DataPlane,
@@ -130,6 +133,18 @@ struct Worker {
 }
 
 impl Worker {
+    /// The next order, or node rules that were refused and are due again; `None` when nobody is left to give any.
+    fn next(&self, queue: &mpsc::Receiver<Order>) -> Option<Order> {
+        let Some(refused) = &self.refused else {
+            return queue.recv().ok();
+        };
+        match queue.recv_timeout(refused.again_at.saturating_duration_since(Instant::now())) {
+            Ok(order) => Some(order),
+            Err(mpsc::RecvTimeoutError::Timeout) => Some(Order::Node(Box::new(refused.config.clone()))),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
     fn take(&mut self, order: Order) {
         match order {
             Order::Run(op, work) => {
@@ -142,6 +157,7 @@ impl Worker {
             }
             Order::Node(config) => self.apply_node(*config),
             Order::Repair(order) => self.repair(&order),
+            Order::Ruleset if self.refused.is_some() => self.apply_node(self.wanted()),
             Order::Ruleset => match apply_ruleset(&self.node.config, &self.node.device) {
                 Ok(Some(difference)) => self.repairs.done_ruleset(&difference),
                 Ok(None) => {}
@@ -165,12 +181,21 @@ impl Worker {
                     config,
                     device: applied.primary_device,
                 };
+                self.refused = None;
             }
             Err(error) => {
-                tracing::warn!(error = %Chain(&error), "node rules not in line; trying again later");
+                let refused = Refused::after(self.refused.as_ref(), config, Instant::now());
+                tracing::warn!(error = %Chain(&error), pause = ?refused.pause, "node rules not in line; trying again");
                 self.data_plane.is_not_in_line(&Chain(&error));
+                self.refused = Some(refused);
             }
         }
+    }
+
+    /// The node's rules as they should be, applied or not.
+    fn wanted(&self) -> NodeConfig {
+        let refused = self.refused.as_ref().map(|refused| &refused.config);
+        refused.unwrap_or(&self.node.config).clone()
     }
 
     fn repair(&mut self, order: &RepairOrder) {
@@ -181,7 +206,7 @@ impl Worker {
             Err(error) => self.repairs.failed(&error),
         }
         if order.reach != Reach::Named {
-            self.apply_node(self.node.config.clone());
+            self.apply_node(self.wanted());
         }
     }
 

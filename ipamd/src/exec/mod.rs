@@ -3,6 +3,7 @@
 
 mod ec2;
 mod kernel;
+mod refused;
 mod writer;
 
 use std::sync::Arc;
