@@ -53,8 +53,8 @@ const SILENCE: Duration = Duration::from_millis(400);
 const RANGES: (&str, &str) = ("imds_notices", "0.3");
 /// Who owns a table keeps all others from changing it for as long as the process lives. The pipe has a writer for ever, so that
 /// it never ends.
-const OWN_OUR_TABLE: &str = "mkfifo /tmp/orders && exec 3<>/tmp/orders && \
-    echo 'delete table ip aws-cni; add table ip aws-cni { flags owner; }' >&3 && exec /usr/sbin/nft -i <&3";
+const OWN_OUR_TABLE: &str = "mkfifo /var/log/orders && exec 3<>/var/log/orders && \
+    echo 'delete table ip aws-cni; add table ip aws-cni { flags owner; }' >&3 && exec /usr/sbin/nft -i <&3 >/var/log/owner.log 2>&1";
 
 /// A pod on a secondary ENI.
 fn on_secondary(pods: &[Pod]) -> Result<&Pod> {
