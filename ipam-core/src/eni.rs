@@ -78,9 +78,10 @@ pub enum Service {
     /// Yes.
     #[default]
     Open,
-    /// No: its subnet is excluded by tag, or custom networking puts pods elsewhere. What it has does not count; the pods that
-    /// it has stay.
+    /// No: its subnet is excluded by tag. What it has does not count; the pods that it has stay.
     Closed,
+    /// No: custom networking puts pods elsewhere. Never outlives a run, which is told anew where pods go.
+    Elsewhere,
     /// Not yet: whether its subnet is excluded is about to be known. Never outlives a run.
     Unread,
 }

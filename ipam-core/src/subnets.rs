@@ -301,7 +301,7 @@ impl Core {
     fn service(&self, eni: &Eni, learning: bool) -> Service {
         let custom = self.placement != Placement::Discovered;
         match eni.role {
-            EniRole::Primary if custom => Service::Closed,
+            EniRole::Primary if custom => Service::Elsewhere,
             EniRole::Unmanaged | EniRole::Trunk => Service::Open,
             EniRole::Primary | EniRole::Managed | EniRole::Efa => {
                 let unread = self.config.subnets == SubnetChoice::ByTag && self.subnets.reading.is_none();

@@ -63,7 +63,14 @@ pub fn read(paths: &Paths) -> Result<StoredFiles, FileError> {
         ipam_json: ipam_json.bytes(),
         side_file: side_file.bytes(),
     };
-    if is_unreadable {
+    let none = files.ipam_json.is_none() && files.side_file.is_none();
+    // A run that ended before it could write again leaves nothing but what it had set aside.
+    if is_unreadable
+        || none
+            && [&paths.ipam_json, &paths.side_file]
+                .iter()
+                .any(|path| bad(path).exists())
+    {
         there_were_files(&mut files);
     }
     Ok(files)
@@ -207,6 +214,7 @@ mod tests {
         assert_eq!(read(&paths).unwrap(), unreadable);
         let aside = directory.path().join("ipam.json.bad");
         assert_eq!(fs::metadata(aside).unwrap().len(), LONGEST + 1);
+        assert_eq!(read(&paths).unwrap(), unreadable, "also after a run that wrote nothing");
         lengthen(&paths.side_file, LONGEST + 1);
         assert_eq!(read(&paths).unwrap(), unreadable);
         assert!(!paths.side_file.exists());

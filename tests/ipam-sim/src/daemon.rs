@@ -65,6 +65,9 @@ impl World {
             return;
         }
         self.damage_files();
+        if self.set_aside && self.disk.ipam_json.is_none() {
+            self.disk.side_file.get_or_insert_default();
+        }
         self.change_settings();
         let (config, now) = (self.config(), self.both_times());
         let disk = self.disk.clone();
@@ -88,6 +91,7 @@ impl World {
                 self.coverage.hit("restore", "damaged");
                 self.disk.ipam_json = None;
                 self.disk.side_file.get_or_insert_default();
+                self.set_aside = true;
                 self.memory_lost_at = Some(self.now);
                 self.forget_leases();
                 let fresh = self.restore(config, &self.disk, now);

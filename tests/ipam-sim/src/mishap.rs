@@ -111,6 +111,7 @@ impl World {
         self.memory_lost_at = Some(self.now);
         self.booted_at = self.now;
         self.lose_files();
+        self.set_aside = false;
         self.open_requests.clear();
         self.plugins.clear();
         self.cleared_at.clear();

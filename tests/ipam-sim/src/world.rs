@@ -107,6 +107,8 @@ pub(crate) struct World {
     pub(crate) last_dump: Option<Duration>,
     /// Whether this life of the daemon has seen the subnets.
     pub(crate) subnets_shown: bool,
+    /// Whether a file that could not be used is still there under another name.
+    pub(crate) set_aside: bool,
     pub(crate) limit_refusals: u32,
     /// Token of each creation, by its operation.
     pub(crate) tokens_of: BTreeMap<OpId, String>,
@@ -179,6 +181,7 @@ impl World {
             memory_lost_at: None,
             last_dump: None,
             subnets_shown: false,
+            set_aside: false,
             limit_refusals: 0,
             tokens_of: BTreeMap::new(),
             tokens: BTreeSet::new(),
