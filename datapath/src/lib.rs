@@ -11,6 +11,7 @@
 
 pub mod check;
 pub mod clear;
+mod devices;
 pub mod eni;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -30,6 +31,7 @@ pub mod takeover;
 
 pub use check::{CheckError, Fault, Finding, PodExpected, check_pod};
 pub use clear::{ClearError, Cleared, Owner, clear, clear_own};
+pub use devices::Devices;
 pub use eni::{Change, EniError, EniReady, EniWiring, setup_eni, teardown_eni};
 pub use inspect::{EniTable, Inspection, inspect};
 pub use kernel::Link;

@@ -14,6 +14,7 @@ use netlink::{AnswerError, DumpError, RouteSocket, SocketError};
 use nft::{CommitError, Comparison, Difference, NftSocket, Random, ReadError, Table, Transaction};
 use vpc_types::{FwMark, MacAddress, VethPrefix};
 
+use crate::devices::{self, Devices};
 pub use crate::eni::Change;
 use crate::ids::{RULE_EXTERNAL_SERVICE, RULE_MARK};
 use crate::kernel::{Link, find_eni, links, rule_messages};
@@ -70,8 +71,8 @@ pub struct NodeConfig {
 /// What was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeApplied {
-    /// Name of the primary ENI's device.
-    pub primary_device: String,
+    /// The devices that the table names.
+    pub devices: Devices,
     /// The device.
     pub mtu: Change,
     /// The mark rule.
@@ -136,8 +137,7 @@ pub enum NodeError {
 
 /// Brings the node's kernel state to what it should be, in the current namespace.
 pub fn apply_node(s: &mut RouteSocket, config: &NodeConfig) -> Result<NodeApplied, NodeError> {
-    let primary = find_primary(s, config)?;
-    let found = FoundRules::look(s, config)?;
+    let (primary, devices, found) = look(s, config)?;
     let mut nft = NftSocket::open().map_err(NodeError::OpenNft)?;
     let retired = found.marks.retired(&mut nft).map_err(NodeError::ReadTable)?;
     let mtu = apply_mtu(s, &primary, config.mtu)?;
@@ -148,13 +148,13 @@ pub fn apply_node(s: &mut RouteSocket, config: &NodeConfig) -> Result<NodeApplie
     if wants_mark_rule(config) {
         found.marks.add(s).map_err(NodeError::MarkRule)?;
     }
-    let table = apply_table(&mut nft, desired_table(config, &primary.name))?;
+    let table = apply_table(&mut nft, desired_table(config, &devices))?;
     if !wants_mark_rule(config) {
         found.marks.delete_own(s).map_err(NodeError::MarkRule)?;
     }
     found.marks.delete(s, &retired).map_err(NodeError::MarkRule)?;
     Ok(NodeApplied {
-        primary_device: primary.name,
+        devices,
         mtu,
         mark_rule: found.mark_change(config, &retired),
         service_rules,
@@ -162,10 +162,11 @@ pub fn apply_node(s: &mut RouteSocket, config: &NodeConfig) -> Result<NodeApplie
     })
 }
 
-/// As [`apply_node`], for the nf_tables table alone: others change rulesets often, and routes and rules are not theirs.
-pub fn apply_ruleset(config: &NodeConfig, primary_device: &str) -> Result<Option<Difference>, NodeError> {
+/// As [`apply_node`], for the nf_tables table alone: others change rulesets often, and routes and rules are not theirs. `devices`
+/// are those of the last application.
+pub fn apply_ruleset(config: &NodeConfig, devices: &Devices) -> Result<Option<Difference>, NodeError> {
     let mut nft = NftSocket::open().map_err(NodeError::OpenNft)?;
-    apply_table(&mut nft, desired_table(config, primary_device))
+    apply_table(&mut nft, desired_table(config, devices))
 }
 
 /// What of the node's kernel state is not as it should be. Changes nothing.
@@ -181,23 +182,29 @@ pub struct NodeInspection {
 
 /// Compares the node's kernel state with what it should be, in the current namespace.
 pub fn inspect_node(s: &mut RouteSocket, config: &NodeConfig) -> Result<NodeInspection, NodeError> {
-    let primary = find_primary(s, config)?;
-    let found = FoundRules::look(s, config)?;
+    let (_, devices, found) = look(s, config)?;
     let mut nft = NftSocket::open().map_err(NodeError::OpenNft)?;
     let retired = found.marks.retired(&mut nft).map_err(NodeError::ReadTable)?;
     Ok(NodeInspection {
         mark_rule: found.mark_change(config, &retired),
         service_rules: found.services.change(&config.service_cidrs),
-        table: difference(&mut nft, desired_table(config, &primary.name).as_ref())?,
+        table: difference(&mut nft, desired_table(config, &devices).as_ref())?,
     })
 }
 
-fn find_primary(s: &mut RouteSocket, config: &NodeConfig) -> Result<Link, NodeError> {
+/// The primary ENI's device, all devices that the table names, and the rules.
+fn look(s: &mut RouteSocket, config: &NodeConfig) -> Result<(Link, Devices, FoundRules), NodeError> {
     let links = links(s).map_err(NodeError::Look)?;
-    let primary = find_eni(&links, config.primary_mac).cloned();
-    primary.ok_or(NodeError::PrimaryMissing {
+    let primary = find_eni(&links, config.primary_mac).ok_or(NodeError::PrimaryMissing {
         mac: config.primary_mac,
-    })
+    })?;
+    let rules = rule_messages(s).map_err(NodeError::Look)?;
+    let devices = devices::find(s, primary, &links, &rules, &config.veth_prefix).map_err(NodeError::Look)?;
+    let found = FoundRules {
+        marks: MarkRules::among(&rules, config.mark),
+        services: ServiceRules::among(&rules),
+    };
+    Ok((primary.clone(), devices, found))
 }
 
 struct FoundRules {
@@ -206,14 +213,6 @@ struct FoundRules {
 }
 
 impl FoundRules {
-    fn look(s: &mut RouteSocket, config: &NodeConfig) -> Result<Self, NodeError> {
-        let rules = rule_messages(s).map_err(NodeError::Look)?;
-        Ok(Self {
-            marks: MarkRules::among(&rules, config.mark),
-            services: ServiceRules::among(&rules),
-        })
-    }
-
     /// Whether the mark rule, or one of an earlier mark, has to be added or deleted.
     fn mark_change(&self, config: &NodeConfig, retired: &[(u32, u32)]) -> Change {
         let is_due = if wants_mark_rule(config) {

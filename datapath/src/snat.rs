@@ -10,6 +10,7 @@ use nft::{
     Verdict,
 };
 
+use crate::devices::Devices;
 use crate::ids::NFT_TABLE;
 use crate::node::{NodeConfig, NodePorts, SnatPolicy};
 
@@ -30,18 +31,18 @@ pub(crate) fn table_id() -> TableId {
 }
 
 /// The table that the node needs; none when nothing is marked or translated.
-pub(crate) fn desired_table(config: &NodeConfig, primary_device: &str) -> Option<Table> {
+pub(crate) fn desired_table(config: &NodeConfig, devices: &Devices) -> Option<Table> {
     let mut table = Table::empty(Family::Ipv4, NFT_TABLE);
     if config.node_ports == NodePorts::Supported {
-        table.chains.push(mark_incoming(config, primary_device));
+        table.chains.push(mark_incoming(config, &devices.primary));
     }
     if config.node_ports == NodePorts::Supported || config.snat != SnatPolicy::External {
-        table.chains.push(restore(config));
+        table.chains.push(restore(config, devices));
     }
     if let SnatPolicy::ToPrimary { random } = config.snat {
         table.sets.push(Set::of_networks(VPC_SET, &config.vpc_cidrs));
         table.sets.push(Set::of_networks(EXCLUDE_SET, &config.exclude_cidrs));
-        table.chains.push(translate(config, primary_device, random));
+        table.chains.push(translate(config, &devices.primary, random));
     }
     (!table.chains.is_empty()).then_some(table)
 }
@@ -64,22 +65,19 @@ fn mark_incoming(config: &NodeConfig, primary_device: &str) -> Chain {
 
 /// Packets from pods: marks new connections that leave the VPC, then copies the connection's mark to the packet. A filter
 /// chain, because nat chains see neither later packets nor those whose destination was translated.
-fn restore(config: &NodeConfig) -> Chain {
-    let prefix = config.veth_prefix.as_str();
-    let mut from_others = say::iifname_not_prefix(prefix);
+fn restore(config: &NodeConfig, devices: &Devices) -> Chain {
+    let older = devices.older_prefixes.iter().map(String::as_str);
+    let prefixes: Vec<&str> = std::iter::once(config.veth_prefix.as_str()).chain(older).collect();
+    let mut from_others = prefixes
+        .iter()
+        .flat_map(|prefix| say::iifname_not_prefix(prefix))
+        .collect::<Vec<_>>();
     if config.node_ports == NodePorts::Supported {
         from_others.extend(say::iifname_not_prefix(VLAN_PREFIX));
     }
     let mut rules = vec![Rule::new([from_others, say::verdict(Verdict::Return)])];
     if config.snat != SnatPolicy::External {
-        rules.push(Rule::new([
-            say::iifname_prefix(prefix),
-            say::ct_state_new(),
-            say::ct_direction_original(),
-            say::fib_local(FibFlags::DADDR, CmpOp::Ne),
-            outside_of_sets(),
-            say::set_ct_mark(config.mark.value, config.mark.mask),
-        ]));
+        rules.extend(prefixes.iter().map(|prefix| mark_outgoing(config, prefix)));
     }
     rules.push(Rule::new([
         say::ct_mark_is(config.mark.value, config.mark.mask),
@@ -93,6 +91,17 @@ fn restore(config: &NodeConfig) -> Chain {
         PRIORITY_RESTORE,
         rules,
     )
+}
+
+fn mark_outgoing(config: &NodeConfig, prefix: &str) -> Rule {
+    Rule::new([
+        say::iifname_prefix(prefix),
+        say::ct_state_new(),
+        say::ct_direction_original(),
+        say::fib_local(FibFlags::DADDR, CmpOp::Ne),
+        outside_of_sets(),
+        say::set_ct_mark(config.mark.value, config.mark.mask),
+    ])
 }
 
 /// Everything that leaves the VPC gets the primary address, but for packets that have the address of the device they leave by,

@@ -179,7 +179,7 @@ fn the_node_is_set_up_once_and_then_left_alone() {
         let mut socket = node_namespace();
         let applied = apply_node(&mut socket, &node()).unwrap();
         assert_eq!(
-            (applied.primary_device.as_str(), applied.change()),
+            (applied.devices.primary.as_str(), applied.change()),
             ("ens5", Change::Changed)
         );
         assert!(ip("-o link show dev ens5")[0].contains("mtu 9001"));

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use datapath::{
-    EniWiring, NetNs, NodeConfig, NodePorts, PodSockets, PodWiring, Random, SnatPolicy, apply_node, setup_eni, wire,
+    EniWiring, NetNs, NodeConfig, NodePorts, PodSockets, PodWiring, Random, SnatPolicy, apply_node, apply_ruleset,
+    setup_eni, wire,
 };
 use namespace::{add_eni, await_carriers, host, in_namespace, ip, new_namespace, wiring};
 use netlink::message::{LinkRef, set_link};
@@ -399,5 +400,39 @@ fn while_the_vpcs_ranges_change_no_connection_leaves_untranslated() {
             changer.join().unwrap()
         });
         assert!(changes >= 20, "{changes}");
+    });
+}
+
+/// Its packets come by a device whose name begins otherwise than the setting says.
+#[test]
+fn a_pod_from_before_a_change_of_the_veth_prefix_is_served_on() {
+    in_namespace(|| {
+        let topology = Topology::build(OURS);
+        let (pod, internet) = topology.sockets(INTERNET);
+        let to = internet.local_addr().unwrap();
+        let before = exchange(&pod, &internet, to);
+        let config = NodeConfig {
+            veth_prefix: VethPrefix::parse("pod").unwrap(),
+            ..node(OURS)
+        };
+        let mut socket = host();
+        let devices = apply_node(&mut socket, &config).unwrap().devices;
+        assert_eq!(devices.older_prefixes, ["eni".to_owned()].into());
+        assert_eq!(exchange(&pod, &internet, to), before, "an open connection goes on");
+        let (fresh, internet) = topology.sockets(INTERNET);
+        assert_eq!(
+            exchange(&fresh, &internet, internet.local_addr().unwrap()).ip(),
+            PRIMARY
+        );
+        assert_eq!(apply_ruleset(&config, &devices).unwrap(), None);
+        // Without its rule it is no pod.
+        ip("rule delete priority 512");
+        assert!(
+            apply_node(&mut socket, &config)
+                .unwrap()
+                .devices
+                .older_prefixes
+                .is_empty()
+        );
     });
 }

@@ -104,7 +104,7 @@ async fn run_as(config: Config, calls: Calls, found: Found, stop: StopSignals) -
     let (unknown_subnet, repairs) = (Arc::new(Notify::new()), Repairs::default());
     let state = NodeState {
         config: rules,
-        device: applied.primary_device,
+        devices: applied.devices,
     };
     let data_plane = DataPlane::default();
     let kernel = KernelExecutor::start(

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Instant;
 
 use datapath::{
-    EniError, EniWiring, Link, NodeConfig, Repairer, RouteSocket, apply_node, apply_ruleset, clear, observe, setup_eni,
-    teardown_eni,
+    Devices, EniError, EniWiring, Link, NodeConfig, Repairer, RouteSocket, apply_node, apply_ruleset, clear, observe,
+    setup_eni, teardown_eni,
 };
 use ipam_core::{Applied, BootTime, Event, KernelView, OpId, OpOutcome, Owner, Refusal, Signs, Work};
 use ipnet::Ipv4Net;
@@ -38,8 +38,8 @@ enum Order {
 pub struct NodeState {
     /// What they follow from.
     pub config: NodeConfig,
-    /// The primary ENI's device.
-    pub device: String,
+    /// The devices that the table names.
+    pub devices: Devices,
 }
 
 /// Hands orders to the thread.
@@ -158,7 +158,7 @@ impl Worker {
             Order::Node(config) => self.apply_node(*config),
             Order::Repair(order) => self.repair(&order),
             Order::Ruleset if self.refused.is_some() => self.apply_node(self.wanted()),
-            Order::Ruleset => match apply_ruleset(&self.node.config, &self.node.device) {
+            Order::Ruleset => match apply_ruleset(&self.node.config, &self.node.devices) {
                 Ok(Some(difference)) => self.repairs.done_ruleset(&difference),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(error = %Chain(&error), "nf_tables table not in line; trying again later"),
@@ -174,12 +174,12 @@ impl Worker {
         match apply_node(&mut self.socket, &config) {
             Ok(applied) => {
                 self.data_plane.is_in_line();
-                if config == self.node.config {
+                if config == self.node.config && applied.devices == self.node.devices {
                     self.repairs.done_node(&applied);
                 }
                 self.node = NodeState {
                     config,
-                    device: applied.primary_device,
+                    devices: applied.devices,
                 };
                 self.refused = None;
             }
