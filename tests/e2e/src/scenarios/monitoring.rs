@@ -42,7 +42,7 @@ const LOOK: Duration = Duration::from_secs(10);
 
 fn agent(bench: &Bench) -> Result<()> {
     let mut world = World::prepare(bench, vpc_of(1, SMALL), EAGER, &[("WARM_IP_TARGET", "1")])?;
-    let named = under_its_name(&bench.binaries.daemon()?)?;
+    let named = under_its_name(world.node(NODE)?, &bench.binaries.daemon()?)?;
     world.cluster.daemon(NODE)?.execute(named);
     world.cluster.start_daemons()?;
     let mut pods = world.add(NODE, "pod", 4)?;
@@ -94,12 +94,11 @@ fn the_checks_can_fail(node: &Node, pod: &Pod) -> Result<()> {
     Ok(())
 }
 
-/// The daemon's file by its other name, beside it.
-fn under_its_name(daemon: &Path) -> Result<PathBuf> {
-    let named = daemon.with_file_name(PROCESS);
-    if !named.exists() {
-        std::fs::hard_link(daemon, &named).with_context(|| format!("cannot link {}", named.display()))?;
-    }
+/// A link to the daemon's file: a process is called after the name that was executed, wherever that leads.
+fn under_its_name(node: &Node, daemon: &Path) -> Result<PathBuf> {
+    let named = Path::new("/run").join(PROCESS);
+    let link = node.outside(&named);
+    std::os::unix::fs::symlink(daemon, &link).with_context(|| format!("cannot make the link {}", link.display()))?;
     Ok(named)
 }
 
