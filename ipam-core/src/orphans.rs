@@ -47,6 +47,9 @@ impl Core {
                 lease.state = LeaseState::Granted;
                 let lease = lease.clone();
                 self.note_lease(&lease, Some(LeaseState::Granted), "its address is in view");
+                // The last view of the kernel came before, and there may be no other reason for one: until then nobody knows
+                // that the pod lives, and nobody puts its routes back.
+                self.kernel.want(lease.since);
             }
         }
     }
