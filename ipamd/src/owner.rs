@@ -16,6 +16,7 @@ use crate::clock;
 use crate::exec::Executors;
 use crate::observe::Observer;
 use crate::repair::Disturbance;
+use crate::takeover::Unsettled;
 
 /// Inputs in the queue; more make senders wait, and the kernel's queue of the socket holds back clients.
 const QUEUE: usize = 1024;
@@ -114,12 +115,14 @@ pub struct Owner {
     add_deadline: Duration,
     executors: Executors,
     observer: Observer,
+    unsettled: Unsettled,
 }
 
 impl Owner {
     /// An owner for a core that was just built or restored.
     pub fn new(core: Core, add_deadline: Duration, executors: Executors, observer: Observer) -> Self {
         Self {
+            unsettled: Unsettled::of(core.pool()),
             core,
             adds: BTreeMap::new(),
             dels: BTreeMap::new(),
@@ -200,6 +203,10 @@ impl Owner {
         self.executors.look_for_damage(self.core.pool(), &event);
         for action in self.core.handle(event, now) {
             self.run_action(action);
+        }
+        let ready = self.unsettled.take(self.core.pool());
+        if !ready.is_empty() {
+            self.executors.settle(ready);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
+use datapath::takeover::{SettledRules, settle_pod_rules};
 use datapath::{
     Devices, EniError, EniWiring, Link, NodeConfig, Repairer, RouteSocket, apply_node, apply_ruleset, clear, observe,
     setup_eni, teardown_eni,
@@ -13,7 +14,7 @@ use datapath::{
 use ipam_core::{Applied, BootTime, Event, KernelView, OpId, OpOutcome, Owner, Refusal, Signs, Work};
 use ipnet::Ipv4Net;
 use tokio::sync::Notify;
-use vpc_types::{SubnetId, VethPrefix};
+use vpc_types::{RouteTableId, SubnetId, VethPrefix};
 
 use super::refused::Refused;
 use crate::clock;
@@ -31,6 +32,7 @@ enum Order {
     Subnet(SubnetId, Ipv4Net),
     Repair(Box<RepairOrder>),
     Ruleset,
+    Settle(BTreeMap<Ipv4Addr, RouteTableId>),
 }
 
 /// The node's rules as they were last applied.
@@ -109,6 +111,11 @@ impl KernelExecutor {
         self.order(Order::Ruleset);
     }
 
+    /// Makes one rule of those that older releases made for a pod.
+    pub(crate) fn settle(&self, pods: BTreeMap<Ipv4Addr, RouteTableId>) {
+        self.order(Order::Settle(pods));
+    }
+
     pub(crate) fn veth_prefix(&self) -> &VethPrefix {
         &self.veth_prefix
     }
@@ -162,6 +169,15 @@ impl Worker {
                 Ok(Some(difference)) => self.repairs.done_ruleset(&difference),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(error = %Chain(&error), "nf_tables table not in line; trying again later"),
+            },
+            Order::Settle(pods) => match settle_pod_rules(&mut self.socket, &pods) {
+                Ok(done) if done == SettledRules::default() => {}
+                Ok(done) => tracing::info!(
+                    added = done.added,
+                    deleted = done.deleted,
+                    "settled rules of running pods"
+                ),
+                Err(error) => tracing::warn!(error = %Chain(&error), "rules of running pods not settled"),
             },
             Order::Subnet(subnet, range) => {
                 self.subnets.insert(subnet, range);

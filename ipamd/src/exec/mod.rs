@@ -6,10 +6,13 @@ mod kernel;
 mod refused;
 mod writer;
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use cloud::Ec2Client;
 use ipam_core::{Checkpoint, Event, OpId, Pool, Scope, Work};
+use vpc_types::RouteTableId;
 
 pub use ec2::{Ec2Executor, Ec2Scope, EniTags};
 pub use kernel::{KernelExecutor, NodeState};
@@ -61,6 +64,11 @@ impl Executors {
     pub(crate) fn look_for_damage(&self, pool: &Pool, event: &Event) {
         let suspects = repair::suspects(pool, event, self.kernel.veth_prefix());
         self.repairs.wish(Disturbance::of_addresses(suspects));
+    }
+
+    /// Sees to it that running pods have one rule each.
+    pub(crate) fn settle(&self, pods: BTreeMap<Ipv4Addr, RouteTableId>) {
+        self.kernel.settle(pods);
     }
 
     pub(crate) fn run(&self, op: OpId, work: Work) {
