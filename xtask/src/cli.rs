@@ -84,7 +84,7 @@ pub(crate) fn command() -> Command {
 }
 
 /// Suites of their own, whose scenarios words select by name.
-fn long_suites() -> [Command; 3] {
+fn long_suites() -> [Command; 4] {
     [
         passed_on(
             "fuzz",
@@ -101,6 +101,7 @@ fn long_suites() -> [Command; 3] {
             "Disorderly callers and killed programs: [--minutes N] [--seed S] [--slow]",
         )
         .after_help("Words select storms by their names; --list shows them."),
+        Command::new("upgrade").about("From the reference to us and back, under a thousand connections"),
     ]
 }
 

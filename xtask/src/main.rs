@@ -23,6 +23,7 @@ mod steps;
 mod storm;
 mod suites;
 mod tidy;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -56,6 +57,7 @@ fn dispatch() -> Result<ExitCode> {
         "bench" => bench::by_hand(&context, &cli::texts(arguments, "args")),
         "sim" => sim::seeds(&context, &cli::texts(arguments, "args")),
         "mutants" => sim::mutants(&context, &cli::texts(arguments, "args")),
+        "upgrade" => upgrade::by_hand(&context),
         "matrix" => matrix::by_hand(&context, &cli::texts(arguments, "args")),
         "storm" => storm::storm(&context, &cli::texts(arguments, "args")),
         "fuzz" => fuzz::by_hand(&context, &cli::texts(arguments, "args")),

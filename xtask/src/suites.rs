@@ -16,6 +16,7 @@ use crate::setup;
 use crate::sim::{self, Core, Fleet};
 use crate::steps::Step;
 use crate::storm;
+use crate::upgrade;
 
 /// The suites whose judges are installed programs, nft and ip: `cargo test` leaves them out.
 const JUDGED: &[&str] = &[
@@ -55,6 +56,7 @@ pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
         Step::new("demo", 10, demo::demo_step),
         foreign::step(),
         matrix::step(),
+        upgrade::step(),
         Step::new("storms", 10, |context, deadline| storm::step(context, &[], deadline)),
         Step::new("sim", 15, |context, deadline| {
             sim::step(context, Core::Shipped, &["--seeds", "1000"], deadline)

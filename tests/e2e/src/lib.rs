@@ -13,4 +13,5 @@ pub mod runtime;
 pub mod runtimes;
 pub mod scenarios;
 pub mod storms;
+pub mod upgrade;
 pub mod wait;

@@ -48,8 +48,8 @@ fn reference_form(pods: &[Pod]) -> String {
 }
 
 /// Leaves what the reference leaves: its file, no file of ours, and veths without the container's id.
-fn turn_into_the_references(world: &World, pods: &[Pod]) -> Result<()> {
-    let file = world.node(NODE)?.outside(IPAM_JSON.as_ref());
+pub(crate) fn turn_into_the_references(world: &World, node: &str, pods: &[Pod]) -> Result<()> {
+    let file = world.node(node)?.outside(IPAM_JSON.as_ref());
     std::fs::write(&file, reference_form(pods))?;
     let ours = file.with_file_name("vpc-cni-state.json");
     if ours.exists() {
@@ -58,7 +58,7 @@ fn turn_into_the_references(world: &World, pods: &[Pod]) -> Result<()> {
     for pod in pods {
         let veth = text(pod, "/interfaces/0/name").to_owned();
         let nameless = set_link(LinkRef::Name(&veth), LinkAttribute::IfAlias(String::new()));
-        change(world.node(NODE)?, 0, nameless).with_context(|| format!("alias of {veth:?}"))?;
+        change(world.node(node)?, 0, nameless).with_context(|| format!("alias of {veth:?}"))?;
     }
     Ok(())
 }
@@ -88,7 +88,7 @@ fn adopted_and_given_back(bench: &Bench) -> Result<()> {
     let mut pods = world.add(NODE, "pod", 4)?;
     world.wait_for_quiet()?;
     world.cluster.daemon(NODE)?.stop(Signal::SIGKILL)?;
-    turn_into_the_references(&world, &pods)?;
+    turn_into_the_references(&world, NODE, &pods)?;
     world.reset_calls();
     world.cluster.start_daemon(NODE)?;
     let leases = world.leases(NODE)?;
@@ -124,7 +124,7 @@ fn ran_in_between(bench: &Bench) -> Result<()> {
     let state = file.with_file_name("vpc-cni-state.json");
     let ours = std::fs::read(&state)?;
     world.cluster.runtime.remove(world.node(NODE)?, &pods[0])?;
-    turn_into_the_references(&world, &pods[1..])?;
+    turn_into_the_references(&world, NODE, &pods[1..])?;
     std::fs::write(&state, ours)?;
     world.cluster.start_daemon(NODE)?;
     let leases = world.leases(NODE)?;

@@ -4,7 +4,7 @@
 //! name is the sentence that it proves. Called by `vpc-e2e` and
 //! `vpc-runtimes`.
 
-mod adoption;
+pub(crate) mod adoption;
 mod bad_input;
 mod churn;
 mod daemons;
