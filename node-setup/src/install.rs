@@ -247,6 +247,20 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_whole_and_executable_before_it_has_its_name() {
+        let host = Host::new();
+        let file = host.bin().join("aws-cni");
+        let staged = Staged::write(file.clone(), b"plugin", 0o755).unwrap();
+        let waiting = fs::metadata(temporary_of(&file)).unwrap();
+        assert_eq!((waiting.mode() & MODE, waiting.len(), file.exists()), (0o755, 6, false));
+        staged.publish().unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().ino(), waiting.ino());
+        // One that is not published after all leaves nothing.
+        drop(Staged::write(file, b"another", 0o755).unwrap());
+        assert_eq!(host.names(), ["aws-cni"]);
+    }
+
+    #[test]
     fn a_file_that_lost_its_mode_is_replaced() {
         let host = Host::new();
         let sources = [host.program("aws-cni", "one")];
