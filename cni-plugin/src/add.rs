@@ -222,7 +222,7 @@ fn undo(caller: &Caller, attachment: &Attachment, made: Made, error: &ConnectErr
     let deadline = Deadline::after(UNDO);
     // Not waited for: the runtime's DEL tells it again.
     if let Some(pod) = made.told_agent
-        && let Err(error) = policy::forget(caller, attachment, &pod, Agent::Perhaps, deadline)
+        && let Err(error) = policy::forget(caller, &attachment.paths, &pod, Agent::Perhaps, deadline)
     {
         log.warn("undo: network policy stays", &[("error", &chain(&error))]);
     }

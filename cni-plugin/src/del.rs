@@ -17,7 +17,7 @@ use proto::rpc::cni_backend_client::CniBackendClient;
 use tonic::Response;
 
 use crate::attachment::Attachment;
-use crate::policy::{self, Agent, PolicyError};
+use crate::policy::{self, Agent, Gone};
 use crate::rpc::{Caller, IPAMD, Patience, Peer, RpcError, chain};
 use crate::sandbox;
 
@@ -141,28 +141,16 @@ fn released(
     Ok(())
 }
 
-/// Failing would change nothing: the retry would find ipamd without the pod, and the agent no other than now. The agent knows
-/// pods by name only, so it hears nothing once the name has another container: those policies are the new one's.
+/// Of a container without a pod name the agent knows nothing.
 fn forget_policies(caller: &Caller, attachment: &Attachment, who: Agent) {
-    let (log, Some(pod)) = (&attachment.log, &attachment.pod) else {
-        return;
+    let Some(pod) = &attachment.pod else { return };
+    let gone = Gone {
+        pod,
+        container_id: attachment.key.container_id(),
+        host_veth: &attachment.host_veth,
     };
-    let own = attachment.key.container_id();
-    let owner = RouteSocket::open()
-        .ok()
-        .and_then(|mut socket| datapath::container_of(&mut socket, &attachment.host_veth).ok()?);
-    if let Some(other) = owner.filter(|owner| owner != own) {
-        log.info(
-            "network policy is left to the pod's next container",
-            &[("next", &other)],
-        );
-        return;
-    }
-    match policy::forget(caller, attachment, pod, who, attachment.deadline) {
-        Ok(()) => {}
-        Err(PolicyError::Call(RpcError::Absent { .. })) if who == Agent::Perhaps => {}
-        Err(error) => log.warn("the network policy agent was not told", &[("error", &chain(&error))]),
-    }
+    let here = (&attachment.paths, &attachment.log);
+    policy::tell(caller, here, gone, who, attachment.deadline);
 }
 
 /// ipamd finds the lease without a sandbox at its next start; the pod must not hang in Terminating until then.

@@ -1,13 +1,16 @@
 //! GC: the runtime names the attachments that are in use, and ipamd ends all other leases of this network.
 //!
 //! The whole of it is ipamd's: it alone knows whose the leases are, removes rules and routes before an address rests, and keeps
-//! what is so young that its ADD may not have ended. Without ipamd nothing is done, and the runtime asks again.
+//! what is so young that its ADD may not have ended. Without ipamd nothing is done, and the runtime asks again. The network policy
+//! agent is told of the pods that went, as by their DELs.
 
 use cni_spec::{CniError, ValidAttachment};
 use proto::agent::agent_client::AgentClient;
-use proto::agent::{Attachment, CollectGarbageRequest};
+use proto::agent::{Attachment, CollectGarbageReply, CollectGarbageRequest, Lease};
+use vpc_types::{IpamKey, PodName, host_veth_name};
 
 use crate::network::Network;
+use crate::policy::{self, Agent, Gone, Told};
 use crate::rpc::{Caller, IPAMD, Patience, Peer, RpcError, chain};
 
 /// Has everything ended that is not in the list.
@@ -38,7 +41,41 @@ pub(crate) fn collect(network: &Network, valid: &[ValidAttachment]) -> Result<()
         "collected garbage",
         &[("in_use", &in_use), ("released", &released), ("young", &young)],
     );
-    Ok(())
+    forget_policies(&caller, network, &reply);
+    if reply.left.is_empty() {
+        return Ok(());
+    }
+    let left = reply.left.join(", ");
+    Err(CniError::internal(format!(
+        "gc cmd: rules and routes of {left} could not be removed"
+    )))
+}
+
+/// An agent that was away for one pod is away for all.
+fn forget_policies(caller: &Caller, network: &Network, reply: &CollectGarbageReply) {
+    if reply.network_policy_mode.is_empty() {
+        return;
+    }
+    for lease in &reply.ended {
+        if forget_policy(caller, network, lease) == Told::No {
+            return;
+        }
+    }
+}
+
+fn forget_policy(caller: &Caller, network: &Network, lease: &Lease) -> Told {
+    let attachment = lease.attachment.clone().unwrap_or_default();
+    let key = IpamKey::new(&network.name, &attachment.container_id, &attachment.if_name);
+    let (Some(pod), Ok(key)) = (PodName::new(&lease.pod_namespace, &lease.pod_name), key) else {
+        return Told::Yes;
+    };
+    let gone = Gone {
+        pod: &pod,
+        container_id: key.container_id(),
+        host_veth: &host_veth_name(&network.veth_prefix, Some(&pod), &key),
+    };
+    let here = (&network.paths, &network.log);
+    policy::tell(caller, here, gone, Agent::Running, network.deadline)
 }
 
 fn named(network: &Network, one: &ValidAttachment) -> Attachment {

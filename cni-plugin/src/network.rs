@@ -1,6 +1,7 @@
 //! What one STATUS or GC is about: the network, the deadline, the log.
 
 use cni_spec::{CniError, NetConf};
+use vpc_types::VethPrefix;
 
 use crate::clock::Deadline;
 use crate::log::Log;
@@ -11,6 +12,8 @@ use crate::paths::Paths;
 pub(crate) struct Network {
     /// Part of every lease's key.
     pub(crate) name: String,
+    /// How names of pods' links begin.
+    pub(crate) veth_prefix: VethPrefix,
     /// Where things are on this node.
     pub(crate) paths: Paths,
     /// For the whole call.
@@ -26,6 +29,7 @@ impl Network {
         Self {
             log: Log::open(&conf.log_target, conf.log_level, paths, &context),
             name: conf.name,
+            veth_prefix: conf.veth_prefix,
             paths: paths.clone(),
             deadline,
         }

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use datapath::RouteSocket;
 use proto::rpc::np_backend_client::NpBackendClient;
 use proto::rpc::{DeleteNpRequest, EnforceNpRequest};
 use vpc_types::PodName;
 
 use crate::attachment::Attachment;
 use crate::clock::Deadline;
-use crate::rpc::{Caller, Patience, Peer, RpcError};
+use crate::log::Log;
+use crate::paths::Paths;
+use crate::rpc::{Caller, Patience, Peer, RpcError, chain};
 
 const AGENT: &str = "the network policy agent";
 /// How long the agent may be absent, as in the reference.
@@ -35,11 +38,14 @@ pub(crate) fn enforce(caller: &Caller, attachment: &Attachment, pod: &PodName, m
         network_policy_mode: mode.to_owned(),
         interface_count: 1,
     };
-    let reply = caller.call(&agent(attachment, attachment.deadline), async |connection, origin| {
-        NpBackendClient::with_origin(connection, origin)
-            .enforce_np_to_pod(request.clone())
-            .await
-    })?;
+    let reply = caller.call(
+        &agent(&attachment.paths, attachment.deadline),
+        async |connection, origin| {
+            NpBackendClient::with_origin(connection, origin)
+                .enforce_np_to_pod(request.clone())
+                .await
+        },
+    )?;
     if reply.success {
         Ok(())
     } else {
@@ -56,10 +62,58 @@ pub(crate) enum Agent {
     Perhaps,
 }
 
+/// A container that goes, as far as the agent is concerned.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gone<'a> {
+    /// All that the agent knows it by.
+    pub(crate) pod: &'a PodName,
+    /// Its id.
+    pub(crate) container_id: &'a str,
+    /// Name of the host's end of its link, which the pod's next container has too.
+    pub(crate) host_veth: &'a str,
+}
+
+/// Has the agent forget a container, and says in the log what came of it: no DEL fails by it, for a repeated one would find
+/// ipamd without the pod, and the agent as it is now. The agent hears nothing once the pod's name has another container: it would
+/// forget that one.
+pub(crate) fn tell(
+    caller: &Caller,
+    (paths, log): (&Paths, &Log),
+    gone: Gone<'_>,
+    who: Agent,
+    deadline: Deadline,
+) -> Told {
+    let container = RouteSocket::open()
+        .ok()
+        .and_then(|mut socket| datapath::container_of(&mut socket, gone.host_veth).ok()?);
+    if let Some(next) = container.filter(|container| container != gone.container_id) {
+        log.info("network policy is left to the pod's next container", &[("next", &next)]);
+        return Told::Yes;
+    }
+    match forget(caller, paths, gone.pod, who, deadline) {
+        Ok(()) => return Told::Yes,
+        Err(PolicyError::Call(RpcError::Absent { .. })) if who == Agent::Perhaps => {}
+        Err(error) => log.warn(
+            "the network policy agent was not told",
+            &[("gone", gone.pod), ("error", &chain(&error))],
+        ),
+    }
+    Told::No
+}
+
+/// Whether the agent knows what it should.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It does.
+    Yes,
+    /// It is away, or failed.
+    No,
+}
+
 /// Has the agent forget `pod`, by `deadline`.
 pub(crate) fn forget(
     caller: &Caller,
-    attachment: &Attachment,
+    paths: &Paths,
     pod: &PodName,
     who: Agent,
     deadline: Deadline,
@@ -68,7 +122,7 @@ pub(crate) fn forget(
         k8s_pod_name: pod.name.to_string(),
         k8s_pod_namespace: pod.namespace.to_string(),
     };
-    let mut peer = agent(attachment, deadline);
+    let mut peer = agent(paths, deadline);
     if who == Agent::Perhaps {
         peer.patience = Patience::Once;
     }
@@ -84,10 +138,10 @@ pub(crate) fn forget(
     }
 }
 
-fn agent(attachment: &Attachment, deadline: Deadline) -> Peer {
+fn agent(paths: &Paths, deadline: Deadline) -> Peer {
     Peer {
         name: AGENT,
-        socket: attachment.paths.policy_socket(),
+        socket: paths.policy_socket(),
         patience: Patience::Until(deadline.within(CONNECT)),
         deadline: deadline.within(ANSWER),
     }

@@ -105,6 +105,10 @@ fn replies_have_their_golden_bytes() {
     ]
     .concat();
     check(&status, &golden);
+}
+
+#[test]
+fn leases_and_garbage_have_their_golden_bytes() {
     let lease = agent::Lease {
         attachment: Some(attachment()),
         pod_namespace: "p".into(),
@@ -132,12 +136,26 @@ fn replies_have_their_golden_bytes() {
         },
         &in_list,
     );
-    check(&agent::CheckAttachmentReply { lease: Some(lease) }, &in_list);
+    check(
+        &agent::CheckAttachmentReply {
+            lease: Some(lease.clone()),
+        },
+        &in_list,
+    );
     let collected = agent::CollectGarbageReply {
         released: vec!["a".into()],
         young: vec!["b".into()],
+        ended: vec![lease],
+        left: vec!["c".into()],
+        network_policy_mode: "d".into(),
     };
-    check(&collected, &[0x0a, 1, b'a', 0x12, 1, b'b']);
+    let collected_golden = [
+        &[0x0a, 1, b'a', 0x12, 1, b'b', 0x1a, 32][..],
+        &lease_golden,
+        &[0x22, 1, b'c', 0x2a, 1, b'd'],
+    ]
+    .concat();
+    check(&collected, &collected_golden);
 }
 
 #[test]

@@ -4,11 +4,12 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use proto::agent::{CollectGarbageReply, GetStatusReply, Pool};
+use proto::agent::{Attachment, CollectGarbageReply, GetStatusReply, Lease, Pool};
 use serde_json::json;
 
 use crate::call::{Call, root};
 use crate::daemons::{Answer, Daemon, socket};
+use crate::kernel::{PodNetns, on_a_node};
 use crate::ours::Ours;
 
 fn call(verb: &str, root: &Path) -> Call {
@@ -100,6 +101,7 @@ fn gc_hands_the_list_of_this_network_to_ipamd() {
         garbage: Some(CollectGarbageReply {
             released: vec!["10.0.1.6".to_owned()],
             young: vec!["10.0.1.7".to_owned()],
+            ..CollectGarbageReply::default()
         }),
         ..Ours::default()
     };
@@ -147,7 +149,62 @@ fn gc_fails_when_ipamd_is_away_or_could_not_end_everything() {
         code == 999 && msg.starts_with("gc cmd: ") && msg.contains("ipamd.sock"),
         "{code} {msg}"
     );
-    let _ipamd = Ours::default().serve(root.path());
+    let ipamd = Ours::default().serve(root.path());
     let (code, msg) = gc.run().failed();
     assert!(code == 999 && msg.contains("rules stayed"), "{code} {msg}");
+    let left = CollectGarbageReply {
+        left: vec!["10.0.1.6".to_owned()],
+        ..CollectGarbageReply::default()
+    };
+    drop(ipamd);
+    let ours = Ours {
+        garbage: Some(left),
+        ..Ours::default()
+    };
+    let _ipamd = ours.serve(root.path());
+    let (code, msg) = gc.run().failed();
+    assert!(
+        code == 999 && msg.contains("10.0.1.6 could not be removed"),
+        "{code} {msg}"
+    );
+}
+
+#[test]
+fn gc_tells_the_policy_agent_of_the_pods_that_went() {
+    let root = root();
+    let lease = |container: &str, name: &str| Lease {
+        attachment: Some(Attachment {
+            network_name: "aws-cni".to_owned(),
+            container_id: container.to_owned(),
+            if_name: "eth0".to_owned(),
+        }),
+        pod_namespace: "default".to_owned(),
+        pod_name: name.to_owned(),
+        ..Lease::default()
+    };
+    let reply = |mode: &str| Ours {
+        garbage: Some(CollectGarbageReply {
+            ended: vec![lease("c1", "nginx"), lease("c2", ""), lease("c3", "web")],
+            network_policy_mode: mode.to_owned(),
+            ..CollectGarbageReply::default()
+        }),
+        ..Ours::default()
+    };
+    let gc = call("GC", root.path()).conf("cni.dev/valid-attachments", json!([]));
+    on_a_node(|| {
+        // The name nginx has another container by now.
+        let pod = PodNetns::new();
+        let ipamd = Daemon::ipamd(root.path(), Answer::Grant("10.0.1.6", 2, 3, ""), Answer::No);
+        Call::add("c9", root.path(), &pod.path).run().succeeded();
+        drop(ipamd);
+        let ipamd = reply("strict").serve(root.path());
+        // Without the agent GC succeeds all the same.
+        gc.run().succeeded();
+        let agent = Daemon::agent(root.path(), Answer::No);
+        gc.run().succeeded();
+        drop(ipamd);
+        let _ipamd = reply("").serve(root.path());
+        gc.run().succeeded();
+        assert_eq!(agent.calls.list(), ["delete default/web"]);
+    });
 }

@@ -109,9 +109,15 @@ impl Agent for Context {
             .filter(|lease| lease.key.network_name() == request.network_name && !valid.contains(&lease.key))
             .partition(|lease| self.may_be_under_way(lease));
         tracing::info!(valid = valid.len(), garbage = garbage.len(), young = young.len(), "GC");
-        let released = self.end_all(&garbage).await?;
-        let young = young.iter().map(|lease| lease.address.to_string()).collect();
-        Ok(Response::new(agent::CollectGarbageReply { released, young }))
+        let (ended, left) = self.end_all(&garbage).await?;
+        let addresses = |leases: &[&Lease]| leases.iter().map(|lease| lease.address.to_string()).collect();
+        Ok(Response::new(agent::CollectGarbageReply {
+            released: addresses(&ended),
+            young: addresses(&young),
+            ended: ended.into_iter().map(|lease| lease_row(lease, &status)).collect(),
+            left: addresses(&left),
+            network_policy_mode: self.node.network_policy_mode.clone(),
+        }))
     }
 
     async fn get_account(
@@ -136,8 +142,9 @@ impl Context {
         clock::now().boot.since(lease.since) < self.add_deadline * YOUNG
     }
 
-    /// Ends leases as DELs would, all at once: they share writes and looks at the kernel. The addresses that now rest.
-    async fn end_all(&self, leases: &[&Lease]) -> Result<Vec<String>, Status> {
+    /// Ends leases as DELs would, all at once: they share writes and looks at the kernel. Those whose address now rests, and
+    /// those whose rules and route stayed.
+    async fn end_all<'a>(&self, leases: &[&'a Lease]) -> Result<(Vec<&'a Lease>, Vec<&'a Lease>), Status> {
         let mut answers = Vec::new();
         for lease in leases {
             let (reply, answer) = oneshot::channel();
@@ -149,27 +156,21 @@ impl Context {
                     reply,
                 })
                 .await;
-            answers.push(answer);
+            answers.push((*lease, answer));
         }
-        let (mut released, mut left) = (Vec::new(), Vec::new());
-        for answer in answers {
+        let (mut ended, mut left) = (Vec::new(), Vec::new());
+        for (lease, answer) in answers {
             match answer
                 .await
                 .map_err(|_| Status::unavailable("the daemon is stopping"))?
             {
-                DelAnswer::Released(grant) => released.push(grant.address.to_string()),
-                DelAnswer::NotCleared(address) => left.push(address.to_string()),
+                DelAnswer::Released(_) => ended.push(lease),
+                DelAnswer::NotCleared(_) => left.push(lease),
                 // Somebody else's DEL was faster.
                 DelAnswer::Unknown => {}
             }
         }
-        if left.is_empty() {
-            return Ok(released);
-        }
-        let left = left.join(", ");
-        Err(Status::unavailable(format!(
-            "rules and routes of {left} could not be removed; ask again"
-        )))
+        Ok((ended, left))
     }
 }
 

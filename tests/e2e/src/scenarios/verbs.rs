@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ipnet::Ipv4Net;
-use netlink::message::Rule;
+use netlink::RouteSocket;
+use netlink::message::{LinkRef, Rule, set_link};
 use netlink::packet::RouteNetlinkMessage;
+use netlink::packet::link::{LinkAttribute, LinkMessage};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use vpc_types::MacAddress;
 
 use super::world::{NODE, SMALL, World, change, pings, vpc_of};
 use super::{Bench, Scenario};
@@ -26,6 +29,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario::new(
         "STATUS and GC without the daemon fail and change nothing, and STATUS is well again with it",
         without_daemon,
+    ),
+    Scenario::new(
+        "STATUS is 51 while the node's rules cannot be put in line, and well again after",
+        status_without_rules,
     ),
     Scenario::new(
         "STATUS names the cause on a node that never had an address, and is silent on a full one",
@@ -216,6 +223,48 @@ fn without_daemon(bench: &Bench) -> Result<()> {
         Ok(is_silent(&status(&world)?).ok())
     })?;
     world.finish()
+}
+
+/// A primary device under another link-layer address is none that the daemon knows, so its rules cannot be put in line.
+fn status_without_rules(bench: &Bench) -> Result<()> {
+    let world = World::start(bench, vpc_of(1, SMALL), &[("imds_notices", "0.3")], &[ONE_ENI])?;
+    let status = |world: &World| call_for_network(world, "STATUS", &config(NETWORK, None));
+    is_silent(&status(&world)?)?;
+    let pod = world.add_one(NODE, "pod")?;
+    let answer = world.cluster.ask(NODE, "status")?;
+    let mac = answer["enis"][0]["mac"].as_str().context("the primary ENI has a MAC")?;
+    let mac = mac.parse::<MacAddress>()?.0;
+    let mut other = mac;
+    other[5] ^= 0xff;
+    rename_device(&world, mac, other)?;
+    wait::until("STATUS tells of the rules", GROWN_UP, || {
+        let error = status(&world)?.error();
+        Ok(error
+            .is_ok_and(|(code, msg)| code == 51 && msg.contains("rules"))
+            .then_some(()))
+    })?;
+    rename_device(&world, other, mac)?;
+    wait::until("the node is well", GROWN_UP, || Ok(is_silent(&status(&world)?).ok()))?;
+    world.remove(&[pod])?;
+    world.finish()
+}
+
+/// Gives the device with one link-layer address another one.
+fn rename_device(world: &World, from: [u8; 6], to: [u8; 6]) -> Result<()> {
+    let has_it = move |attribute: &LinkAttribute| *attribute == LinkAttribute::Address(from.to_vec());
+    let index = world.node(NODE)?.run(move || -> Result<Option<u32>> {
+        let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let links = RouteSocket::open()?.dump("list devices", &all)?;
+        Ok(links.into_iter().find_map(|message| {
+            let RouteNetlinkMessage::NewLink(link) = message else {
+                return None;
+            };
+            link.attributes.iter().any(has_it).then_some(link.header.index)
+        }))
+    })??;
+    let index = index.context("no device has this link-layer address")?;
+    let address = LinkAttribute::Address(to.to_vec());
+    change(world.node(NODE)?, 0, set_link(LinkRef::Index(index), address))
 }
 
 fn status_by_state(bench: &Bench) -> Result<()> {
