@@ -1,6 +1,7 @@
 //! The rules that the reference makes on a node, in the order in which it makes them, and those of others around them.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use datapath::takeover::Variant;
@@ -55,6 +56,11 @@ const OTHERS: &[&str] = &[
     "-t filter -A INPUT -p tcp --dport 22 -j ACCEPT",
 ];
 
+/// By which xtables programs exclude each other: the usual file is root's.
+pub(crate) fn lock() -> PathBuf {
+    std::env::temp_dir().join(format!("xtables-{}.lock", std::process::id()))
+}
+
 /// Everything that is not to be removed.
 pub(crate) fn state_of_others(variant: Variant) {
     for rule in OTHERS {
@@ -75,6 +81,7 @@ pub(crate) fn iptables(variant: Variant, rule: &str) {
         rule.split_whitespace().collect()
     };
     let output = Command::new(variant.program())
+        .env("XTABLES_LOCKFILE", lock())
         .arg("-w")
         .args(words)
         .output()
@@ -104,9 +111,11 @@ pub(crate) fn run(program: &str, arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Loads a saved ruleset.
+/// Adds a saved ruleset.
 pub(crate) fn restore(variant: Variant, text: &str) {
     let mut child = Command::new(format!("{}-restore", variant.program()))
+        .env("XTABLES_LOCKFILE", lock())
+        .arg("--noflush")
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
