@@ -30,7 +30,7 @@ pub enum Group {
 }
 
 impl Group {
-    fn number(self) -> u32 {
+    pub(crate) fn number(self) -> u32 {
         match self {
             Self::Link => 1,
             Self::Ipv4Address => 5,
@@ -84,13 +84,16 @@ impl EventSocket {
             if let Some(message) = self.queue.pop_front() {
                 return Ok(Some(Event::Message(message)));
             }
-            match self.socket.receive_queued(&mut self.buffer)? {
-                Received::Nothing => return Ok(None),
-                Received::Overrun => return Ok(Some(Event::Overrun)),
-                Received::Bytes(len) => self.queue.extend(Messages(&self.buffer[..len]).map(|frame| RawMessage {
+            match self.socket.receive_queued(&mut self.buffer) {
+                Ok(Received::Nothing) => return Ok(None),
+                Ok(Received::Overrun) => return Ok(Some(Event::Overrun)),
+                Ok(Received::Bytes(len)) => self.queue.extend(Messages(&self.buffer[..len]).map(|frame| RawMessage {
                     kind: frame.kind,
                     payload: frame.payload.to_vec(),
                 })),
+                // A notification that does not fit: a device with hundreds of virtual functions. It is lost, like others.
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => return Ok(Some(Event::Overrun)),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -99,5 +102,60 @@ impl EventSocket {
 impl AsFd for EventSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Rule;
+    use crate::packet::RouteNetlinkMessage;
+    use crate::testing::in_namespace;
+    use crate::{Batch, RouteSocket};
+
+    const CREATE: u16 = 0x400;
+
+    fn change_rules(times: usize) {
+        let mut batch = Batch::new();
+        let rule = Rule {
+            priority: 512,
+            table: Some(254),
+            ..Rule::default()
+        };
+        for _ in 0..times {
+            batch
+                .push("rule", CREATE, RouteNetlinkMessage::NewRule(rule.message()))
+                .push("gone", 0, RouteNetlinkMessage::DelRule(rule.message()));
+        }
+        assert_eq!(RouteSocket::open().unwrap().apply(&batch).unwrap(), []);
+    }
+
+    #[test]
+    fn a_notification_that_does_not_fit_counts_as_lost_and_the_next_one_is_read() {
+        in_namespace(|| {
+            let mut events = EventSocket::subscribe(&[Group::Ipv4Rule]).unwrap();
+            events.buffer = vec![0; 24];
+            change_rules(1);
+            assert_eq!(events.next_event().unwrap(), Some(Event::Overrun));
+            events.buffer = vec![0; RECEIVE_BUFFER];
+            assert!(matches!(events.next_event().unwrap(), Some(Event::Message(_))));
+            assert_eq!(events.next_event().unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn a_small_queue_that_runs_over_says_so_once_and_later_notifications_come() {
+        in_namespace(|| {
+            let mut events = EventSocket::subscribe(&[Group::Ipv4Rule]).unwrap();
+            events.socket.limit_receive_buffer(1).unwrap();
+            change_rules(100);
+            let mut overruns = 0;
+            while let Some(event) = events.next_event().unwrap() {
+                overruns += usize::from(event == Event::Overrun);
+            }
+            assert_eq!(overruns, 1);
+            change_rules(1);
+            assert!(matches!(events.next_event().unwrap(), Some(Event::Message(_))));
+        });
     }
 }

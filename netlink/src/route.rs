@@ -19,8 +19,11 @@ const CHUNK_MESSAGES: usize = 128;
 /// Bytes per datagram, well below the default send buffer (212,992 with overhead).
 const CHUNK_BYTES: usize = 64 * 1024;
 
+pub(crate) const NLMSG_NOOP: u16 = 1;
 pub(crate) const NLMSG_ERROR: u16 = 2;
 pub(crate) const NLMSG_DONE: u16 = 3;
+/// "Data lost"; kernels do not send it any more, and it would be no news of a complete answer.
+pub(crate) const NLMSG_OVERRUN: u16 = 4;
 
 /// A blocking rtnetlink socket of one namespace.
 #[derive(Debug)]
@@ -103,27 +106,16 @@ impl RouteSocket {
         let last = batch.entries[end - 1].operation.as_ref();
         self.send(&bytes, last)?;
         let deadline = Instant::now() + ANSWER_TIMEOUT;
+        let chunk = Chunk {
+            batch,
+            first,
+            end,
+            sequence_of_first,
+        };
         loop {
             let len = self.receive(last, deadline)?;
-            for message in Messages(&self.buffer[..len]) {
-                let position = usize::try_from(message.sequence.wrapping_sub(sequence_of_first)).unwrap_or(usize::MAX);
-                if message.kind != NLMSG_ERROR || position >= end - first {
-                    // An answer to a request that timed out earlier.
-                    continue;
-                }
-                let index = first + position;
-                if let Some((errno, reason)) = parse_error(message.flags, message.payload) {
-                    let operation = batch.entries[index].operation.clone();
-                    errors.push(MessageError {
-                        index,
-                        operation,
-                        errno,
-                        reason,
-                    });
-                }
-                if index + 1 == end {
-                    return Ok(());
-                }
+            if let Answered::All = chunk.take(&self.buffer[..len], errors)? {
+                return Ok(());
             }
         }
     }
@@ -183,6 +175,12 @@ impl RouteSocket {
         sys::device_index(self.socket.as_fd(), name)
     }
 
+    /// Leaves so little room for answers that some are lost.
+    #[cfg(feature = "testing")]
+    pub fn limit_receive_buffer(&self, bytes: usize) -> io::Result<()> {
+        self.socket.limit_receive_buffer(bytes)
+    }
+
     pub(crate) fn send(&self, bytes: &[u8], operation: &str) -> Result<(), SocketError> {
         self.socket.send(bytes).map_err(|source| SocketError::Send {
             operation: operation.to_owned(),
@@ -213,6 +211,52 @@ impl RouteSocket {
     }
 }
 
+/// Part of a batch that was sent and is being answered.
+struct Chunk<'a> {
+    batch: &'a Batch,
+    first: usize,
+    end: usize,
+    sequence_of_first: u32,
+}
+
+/// Whether more answers are to come.
+#[derive(Debug, PartialEq, Eq)]
+enum Answered {
+    Some,
+    /// The last request always answers, and answers come in order.
+    All,
+}
+
+impl Chunk<'_> {
+    /// Takes one datagram of answers.
+    fn take(&self, datagram: &[u8], errors: &mut Vec<MessageError>) -> Result<Answered, SocketError> {
+        let mut messages = Messages(datagram);
+        for message in messages.by_ref() {
+            let position = message.sequence.wrapping_sub(self.sequence_of_first);
+            let position = usize::try_from(position).unwrap_or(usize::MAX);
+            if message.kind != NLMSG_ERROR || position >= self.end - self.first {
+                // An answer to a request that timed out earlier.
+                continue;
+            }
+            let index = self.first + position;
+            let operation = &self.batch.entries[index].operation;
+            if let Some((errno, reason)) = parse_error(message.flags, message.payload) {
+                errors.push(MessageError {
+                    index,
+                    operation: operation.clone(),
+                    errno,
+                    reason,
+                });
+            }
+            if index + 1 == self.end {
+                return Ok(Answered::All);
+            }
+        }
+        messages.check_end(&self.batch.entries[self.end - 1].operation)?;
+        Ok(Answered::Some)
+    }
+}
+
 fn chunk_end(batch: &Batch, first: usize) -> usize {
     let start = batch.entries[first].start;
     let fits = |index: &usize| index - first < CHUNK_MESSAGES && batch.end_of(*index) - start <= CHUNK_BYTES;
@@ -227,11 +271,26 @@ pub(crate) struct Frame<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
+    /// Of whom asked, also in notifications of what they caused.
+    pub(crate) port: u32,
     pub(crate) payload: &'a [u8],
 }
 
-/// The messages of a datagram. A malformed header ends it.
+/// The messages of a datagram. A malformed header ends it; see [`Messages::check_end`].
 pub(crate) struct Messages<'a>(pub(crate) &'a [u8]);
+
+impl Messages<'_> {
+    /// An error where what is left is no message: something may be missing.
+    pub(crate) fn check_end(&self, operation: &str) -> Result<(), SocketError> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        Err(SocketError::Malformed {
+            operation: operation.to_owned(),
+            reason: format!("{} bytes that are no message", self.0.len()),
+        })
+    }
+}
 
 impl<'a> Iterator for Messages<'a> {
     type Item = Frame<'a>;
@@ -245,7 +304,85 @@ impl<'a> Iterator for Messages<'a> {
             kind: u16::from_ne_bytes([header[4], header[5]]),
             flags: u16::from_ne_bytes([header[6], header[7]]),
             sequence: u32::from_ne_bytes([header[8], header[9], header[10], header[11]]),
+            port: u32::from_ne_bytes([header[12], header[13], header[14], header[15]]),
             payload,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Rule;
+
+    const FIRST: u32 = 100;
+
+    fn batch() -> Batch {
+        let mut batch = Batch::new();
+        for operation in ["one", "two", "three", "four"] {
+            batch.push(operation, 0, RouteNetlinkMessage::NewRule(Rule::default().message()));
+        }
+        batch
+    }
+
+    fn answer(sequence: u32, code: i32) -> Vec<u8> {
+        let mut bytes = 36u32.to_ne_bytes().to_vec();
+        bytes.extend(NLMSG_ERROR.to_ne_bytes());
+        bytes.extend([0; 2]);
+        bytes.extend(sequence.to_ne_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(code.to_ne_bytes());
+        bytes.extend([0; 16]);
+        bytes
+    }
+
+    type Seen = Vec<(usize, String, Errno)>;
+
+    fn take(datagrams: &[Vec<u8>]) -> (Seen, Result<Answered, SocketError>) {
+        let batch = batch();
+        let chunk = Chunk {
+            batch: &batch,
+            first: 0,
+            end: 4,
+            sequence_of_first: FIRST,
+        };
+        let (mut errors, mut last) = (Vec::new(), Ok(Answered::Some));
+        for datagram in datagrams {
+            last = chunk.take(datagram, &mut errors);
+        }
+        let seen = errors
+            .into_iter()
+            .map(|error| (error.index, error.operation.into_owned(), error.errno));
+        (seen.collect(), last)
+    }
+
+    #[test]
+    fn a_refusal_in_the_middle_belongs_to_its_message_and_the_last_answer_ends_the_batch() {
+        let (errors, last) = take(&[answer(FIRST + 1, -17), answer(FIRST + 2, -2), answer(FIRST + 3, 0)]);
+        let expected = [
+            (1, "two".to_owned(), Errno::EEXIST),
+            (2, "three".to_owned(), Errno::ENOENT),
+        ];
+        assert_eq!(errors, expected);
+        assert_eq!(last.unwrap(), Answered::All);
+        // All in one datagram, and the last one refused.
+        let all = [answer(FIRST, -1), answer(FIRST + 3, -2)].concat();
+        let (errors, last) = take(&[all]);
+        assert_eq!(errors.iter().map(|error| error.0).collect::<Vec<_>>(), [0, 3]);
+        assert_eq!(last.unwrap(), Answered::All);
+    }
+
+    #[test]
+    fn answers_to_other_requests_are_nobodys() {
+        let (errors, last) = take(&[answer(FIRST - 1, -17), answer(FIRST + 4, -17)]);
+        assert_eq!((errors.len(), last.unwrap()), (0, Answered::Some));
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_off_is_no_success() {
+        let whole = [answer(FIRST + 1, -17), answer(FIRST + 3, 0)].concat();
+        let (errors, last) = take(&[whole[..whole.len() - 20].to_vec()]);
+        assert_eq!(errors.len(), 1);
+        assert!(matches!(last, Err(SocketError::Malformed { .. })));
     }
 }

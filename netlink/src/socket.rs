@@ -197,9 +197,21 @@ impl Socket {
         Ok(())
     }
 
+    /// Leaves as little room for unread datagrams as the kernel allows for a wish of this many bytes.
+    #[cfg(feature = "testing")]
+    pub(crate) fn limit_receive_buffer(&self, bytes: usize) -> io::Result<()> {
+        Ok(setsockopt(&self.fd, sockopt::RcvBuf, &bytes)?)
+    }
+
     /// Lets only datagrams through whose first message has this type. The kernel drops the others before they are queued.
     pub fn accept_only(&self, message_type: u16) -> io::Result<()> {
         sys::filter_by_type(self.fd.as_fd(), message_type)
+    }
+
+    /// Leaves a multicast group. What came from it stays queued.
+    pub(crate) fn leave(&self, group: u32) -> io::Result<()> {
+        let group = i32::try_from(group).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+        sys::set_netlink_option(self.fd.as_fd(), libc::NETLINK_DROP_MEMBERSHIP, group)
     }
 
     /// Joins a multicast group by its number.

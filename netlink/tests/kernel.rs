@@ -2,14 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap like the tests")]
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use netlink::message::{LinkRef, LinkState, Route, Rule, Veth, VethEnd, link, route_key, set_link_state};
 use netlink::packet::RouteNetlinkMessage as Message;
 use netlink::testing::{in_namespace, new_namespace};
-use netlink::{Batch, Errno, Event, EventSocket, Group, NetNs, NetNsError, RouteSocket};
+use netlink::{
+    Attributes, Batch, DumpError, Errno, Event, EventSocket, Group, NetNs, NetNsError, RouteSocket, SocketError,
+    parse_u32,
+};
 
 const CREATE: u16 = 0x400;
 const EXCLUSIVE: u16 = 0x200;
@@ -221,6 +226,114 @@ fn events_arrive_and_a_slow_reader_learns_that_it_missed_some() {
             messages > 0 && messages < 20_000,
             "{messages} messages, {overruns} overruns"
         );
+    });
+}
+
+fn numbered_rule(n: u32) -> Rule {
+    Rule {
+        priority: 1000 + n,
+        from: Some(Ipv4Addr::from(0x0a00_0000 + n)),
+        table: Some(77),
+        ..Rule::default()
+    }
+}
+
+fn add_rules(socket: &mut RouteSocket, numbers: std::ops::Range<u32>) {
+    let mut batch = Batch::new();
+    for n in numbers {
+        batch.push("rule", CREATE, Message::NewRule(numbered_rule(n).message()));
+    }
+    assert_eq!(socket.apply(&batch).unwrap(), []);
+}
+
+/// Priorities of the rules that a dump shows.
+fn dump_rules(socket: &mut RouteSocket) -> Result<BTreeSet<u32>, DumpError> {
+    use netlink::packet::AddressFamily;
+    use netlink::packet::rule::RuleMessage;
+    let mut request = RuleMessage::default();
+    request.header.family = AddressFamily::Inet;
+    let found = socket.dump_raw("list rules", &Message::GetRule(request))?;
+    let priority = |payload: &[u8]| Attributes::after_header(payload, 12).find_value(6).and_then(parse_u32);
+    // The kernel's own first rule has none.
+    Ok(found
+        .iter()
+        .map(|message| priority(&message.payload).unwrap_or(0))
+        .collect())
+}
+
+#[test]
+fn a_batch_whose_answers_are_lost_says_so_and_the_next_dump_is_whole() {
+    in_namespace(|| {
+        let mut socket = RouteSocket::open().unwrap();
+        add_rules(&mut socket, 0..500);
+        socket.limit_receive_buffer(1).unwrap();
+        let mut batch = Batch::new();
+        for n in 0..100 {
+            let rule = numbered_rule(n).message();
+            batch.push("again", CREATE | EXCLUSIVE, Message::NewRule(rule)).push(
+                "new",
+                CREATE,
+                Message::NewRule(numbered_rule(1_000 + n).message()),
+            );
+        }
+        let lost = socket.apply(&batch).unwrap_err();
+        assert!(matches!(lost, SocketError::Overrun { .. }), "{lost:?}");
+        let found = dump_rules(&mut socket).unwrap();
+        assert!((0..500).all(|n| found.contains(&(1000 + n))), "{} rules", found.len());
+        // What could be done in the part that was sent is done.
+        assert!((0..64).all(|n| found.contains(&(2_000 + n))));
+    });
+}
+
+#[test]
+fn while_rules_come_and_go_a_dump_shows_all_that_stay_or_says_that_it_cannot() {
+    const STAY: u32 = 4_000;
+    const PAUSES_US: [u64; 2] = [0, 5_000];
+    in_namespace(|| {
+        let mut socket = RouteSocket::open().unwrap();
+        add_rules(&mut socket, 0..STAY);
+        for pause in PAUSES_US {
+            let mut other = RouteSocket::open().unwrap();
+            let over = AtomicBool::new(false);
+            let dumps: Vec<_> = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    // Before all others: what a dump skips by count shifts.
+                    let rule = Rule {
+                        priority: 1,
+                        ..numbered_rule(0)
+                    };
+                    let mut batch = Batch::new();
+                    for _ in 0..50 {
+                        batch.push("come", CREATE, Message::NewRule(rule.message())).push(
+                            "go",
+                            0,
+                            Message::DelRule(rule.message()),
+                        );
+                    }
+                    while !over.load(Ordering::Relaxed) {
+                        assert_eq!(other.apply(&batch).unwrap(), []);
+                        std::thread::park_timeout(std::time::Duration::from_micros(pause));
+                    }
+                });
+                let dumps = (0..30).map(|_| dump_rules(&mut socket)).collect();
+                over.store(true, Ordering::Relaxed);
+                dumps
+            });
+            let (mut whole, mut given_up) = (0, 0);
+            for dump in dumps {
+                match dump {
+                    Ok(found) => {
+                        let missing = (0..STAY).filter(|n| !found.contains(&(1000 + n))).count();
+                        assert_eq!(missing, 0, "of {STAY}");
+                        whole += 1;
+                    }
+                    Err(DumpError::Interrupted { .. }) => given_up += 1,
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            println!("changes with pauses of {pause} us: {whole} whole dumps, {given_up} given up");
+        }
+        assert_eq!(dump_rules(&mut socket).unwrap().len(), 4_003);
     });
 }
 

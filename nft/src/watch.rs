@@ -10,6 +10,7 @@ use crate::read::{self, be_u32};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
+const EMSGSIZE: i32 = 90;
 const HEADER_LEN: usize = 16;
 const BUFFER: usize = 4096;
 
@@ -56,10 +57,13 @@ impl NftEvents {
     /// The next notice, or `None` when nothing is queued: then wait until the descriptor is readable.
     pub fn next_change(&mut self) -> io::Result<Option<RulesetChange>> {
         loop {
-            let len = match self.socket.receive_queued(&mut self.buffer)? {
-                Received::Nothing => return Ok(None),
-                Received::Overrun => return Ok(Some(RulesetChange::Overrun)),
-                Received::Bytes(len) => len,
+            let len = match self.socket.receive_queued(&mut self.buffer) {
+                Ok(Received::Nothing) => return Ok(None),
+                Ok(Received::Overrun) => return Ok(Some(RulesetChange::Overrun)),
+                Ok(Received::Bytes(len)) => len,
+                // It did not fit, so it is lost.
+                Err(error) if error.raw_os_error() == Some(EMSGSIZE) => return Ok(Some(RulesetChange::Overrun)),
+                Err(error) => return Err(error),
             };
             if let Some(change) = parse(&self.buffer[..len]) {
                 return Ok(Some(change));
