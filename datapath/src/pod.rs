@@ -332,7 +332,7 @@ fn configure_host(s: &mut PodSockets, w: &PodWiring, device: IfIndex, made: &mut
     let mut batch = Batch::new();
     batch
         .push("stamp host veth", 0, set_link(LinkRef::Index(device.get()), alias))
-        .push(STALE_RULE, 0, Message::DelRule(stale.message()))
+        // Once: each deletion walks all rules of the node.
         .push(STALE_RULE, 0, Message::DelRule(stale.message()))
         .push("route to pod", REPLACE, Message::NewRoute(route.message()))
         .push("rule to pod", ADD, Message::NewRule(to_pod.message()));
@@ -351,7 +351,7 @@ fn configure_host(s: &mut PodSockets, w: &PodWiring, device: IfIndex, made: &mut
         return Err(error.clone().into());
     }
     if refused(STALE_RULE).is_none() {
-        // Two were there, so there may be more; a deletion by address takes ours too.
+        // One was there, so there may be more; a deletion by address takes ours too.
         delete_rules(&mut s.host, stale)?;
         if let Some(rule) = from_pod {
             s.host.request("rule from pod", ADD, Message::NewRule(rule.message()))?;

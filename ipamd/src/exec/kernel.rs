@@ -168,7 +168,7 @@ impl Worker {
             Order::Ruleset => match apply_ruleset(&self.node.config, &self.node.devices) {
                 Ok(Some(difference)) => self.repairs.done_ruleset(&difference),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(error = %Chain(&error), "nf_tables table not in line; trying again later"),
+                Err(error) => self.repairs.failed_ruleset(&error),
             },
             Order::Settle(pods) => match settle_pod_rules(&mut self.socket, &pods) {
                 Ok(done) if done == SettledRules::default() => {}

@@ -15,7 +15,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use datapath::{Change, Fate, KernelChange, LinkState, NodeApplied, RepairError, Repaired};
+use datapath::{Change, Fate, KernelChange, LinkState, NodeApplied, NodeError, RepairError, Repaired};
 use tokio::sync::Notify;
 use vpc_types::MacAddress;
 
@@ -284,6 +284,16 @@ impl Repairs {
         tracing::warn!(error = %Chain(error), "pods and ENIs not compared; trying again");
         self.state().routing.limiter.spend(Instant::now());
         self.wish(Disturbance::everything());
+    }
+
+    /// The same for the nf_tables table.
+    pub(crate) fn failed_ruleset(&self, error: &NodeError) {
+        tracing::warn!(error = %Chain(error), "nf_tables table not in line; trying again");
+        let mut state = self.state();
+        state.ruleset.limiter.spend(Instant::now());
+        let writer = state.writer.clone();
+        drop(state);
+        self.wish_ruleset(writer);
     }
 
     /// Counts and tells what a look at the node put back.

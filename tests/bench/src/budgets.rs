@@ -176,6 +176,22 @@ pub const RULES: &[Rule] = &[
         .goal(1.1),
     rule(ADD, "wall with 180 pods on the node, to 0 pods", "add.many.wall", "ms")
         .to(Against::Figure("add.primary.wall")),
+    rule(
+        ADD,
+        "CPU with 4,000 routes and rules of others, to none",
+        "add.foreign.cpu",
+        "ms",
+    )
+    .to(Against::Figure("add.primary.cpu"))
+    .goal(1.2)
+    .never_above(1.5),
+    rule(
+        ADD,
+        "CPU with 4,000 routes and rules of others, to floor",
+        "add.foreign.cpu",
+        "ms",
+    )
+    .to(FLOOR),
     rule(ADD, "CPU with 180 pods on the node, to floor", "add.many.cpu", "ms")
         .to(FLOOR)
         .goal(1.5)

@@ -9,6 +9,7 @@
 pub mod baseline;
 pub mod budgets;
 pub mod figures;
+mod foreign;
 pub mod groups;
 pub mod machine;
 pub mod report;

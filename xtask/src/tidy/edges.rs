@@ -84,7 +84,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("bench-floor", &[]),
-    ("bench", &["bench-floor", "e2e", "vpc-fabric", "vpc-sim", "vpc-types"]),
+    (
+        "bench",
+        &["bench-floor", "e2e", "netlink", "vpc-fabric", "vpc-sim", "vpc-types"],
+    ),
     ("xtask", &[]),
 ];
 

@@ -1,7 +1,7 @@
 //! ADD, DEL and VERSION of the plugin, next to the floor and to the plugin in Go.
 //!
-//! A round has three stages: an empty node, 50 pods on it (the primary ENI is full, so ADDs go to secondary ones), 180 pods on
-//! it. In each stage pods come and go in small chunks: all ADDs of a chunk alternate between the contestants, then all DELs,
+//! A round has four stages: an empty node, one with 4,000 routes and rules of others, 50 pods on it (the primary ENI is full, so
+//! ADDs go to secondary ones), 180 pods on it. In each stage pods come and go in small chunks: all ADDs of a chunk alternate between the contestants, then all DELs,
 //! then the namespaces go, so that never more than a chunk of dead devices is around.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use bench_floor::launch::{Job, Run};
 use super::{Scale, Setup, has_go_plugins};
 use crate::daemons;
 use crate::figures::{Figures, Who};
+use crate::foreign;
 use crate::launcher::{Launched, cpus, memories, millis, walls};
 use crate::pods::{self, GO_PLUGINS, Subject};
 use crate::world::{self, BIG, NODE, World};
@@ -110,6 +111,10 @@ fn round(world: &World, size: usize, runs: &mut Runs) -> Result<()> {
     wait_for_rest(world, 0)?;
     chunk(world, size, &all, Stage::Empty, runs)?;
     wait_for_rest(world, 0)?;
+    foreign::add(world.node()?)?;
+    chunk(world, size, &[Who::Ours, Who::Floor], Stage::Foreign, runs)?;
+    foreign::remove(world.node()?)?;
+    wait_for_rest(world, 0)?;
     let mut standing = pods::make(world, Who::Ours, FULL_PRIMARY)?;
     burst(world, "ADD", &standing)?;
     chunk(world, size, &all, Stage::FullPrimary, runs)?;
@@ -125,6 +130,7 @@ fn round(world: &World, size: usize, runs: &mut Runs) -> Result<()> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Empty,
+    Foreign,
     FullPrimary,
     Many,
 }
@@ -133,6 +139,7 @@ impl Stage {
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Empty => ("add.primary", "del.primary"),
+            Self::Foreign => ("add.foreign", "del.foreign"),
             Self::FullPrimary => ("add.secondary", "del.secondary"),
             Self::Many => ("add.many", "del.many"),
         }
@@ -165,7 +172,7 @@ fn check_pods(world: &World, stage: Stage, lists: &[Vec<Subject>]) -> Result<()>
     for subject in lists.iter().flatten().filter(|subject| subject.who != Who::Go) {
         let primary = subject.is_on_primary(world)?;
         ensure!(
-            primary == (stage == Stage::Empty),
+            primary == matches!(stage, Stage::Empty | Stage::Foreign),
             "{stage:?}: a pod is on another ENI than meant: {}",
             world.cluster.ask(NODE, "status")?
         );

@@ -205,7 +205,7 @@ impl Running {
             }
         }
         say(&format!(
-            "figure: {}: objects back after {:.0} ms, traffic after {:.0} ms",
+            "{}: objects back after {:.0} ms, traffic after {:.0} ms",
             damage.name,
             best.0.as_secs_f64() * 1e3,
             best.1.as_secs_f64() * 1e3

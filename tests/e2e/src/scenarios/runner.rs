@@ -180,8 +180,6 @@ fn run_one(run: &Run, copies: &Copies, tools: &Tools) -> Result<bool> {
     let passed = status.is_some_and(|status| status.success());
     let verdict = if passed { "ok    " } else { "FAILED" };
     let mut text = format!("{verdict} {:>6.1} s  {}", started.elapsed().as_secs_f64(), run.label());
-    let figures = output.lines().filter(|line| line.starts_with("figure: "));
-    figures.for_each(|line| text.push_str(&format!("\n                 {line}")));
     if !passed {
         let how = status.map_or_else(|| "killed at its limit".to_owned(), |status| status.to_string());
         text.push_str(&format!("\n=== {how}\n{output}\n==="));
