@@ -12,8 +12,8 @@ use crate::tidy;
 
 /// Test targets that `--all-targets` leaves out because plain `cargo test` does.
 const JUDGED: &[&str] = &[
-    "clippy", "-p", "nft", "-p", "datapath", "--test", "kernel", "--test", "node", "--test", "pod", "--test", "rules",
-    "--test", "traffic", "--", "-D", "warnings",
+    "clippy", "-p", "nft", "-p", "datapath", "--test", "kernel", "--test", "node", "--test", "pod", "--test", "repair",
+    "--test", "rules", "--test", "takeover", "--test", "traffic", "--", "-D", "warnings",
 ];
 
 /// The version that `deny.toml` was written for; installed into cargo's own directory.
