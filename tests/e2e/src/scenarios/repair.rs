@@ -40,6 +40,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         "a program that removes rules without end is answered more and more slowly",
         a_fight,
     ),
+    Scenario::new(
+        "among 4,000 routes and rules of others pods come, are repaired, agree with the audit, and go",
+        a_crowded_node,
+    ),
 ];
 
 /// The daemon looks at the node's rules by itself too: not while these scenarios watch.
@@ -366,5 +370,65 @@ fn a_fight(bench: &Bench) -> Result<()> {
         "{:?}",
         counts(&running.world)?
     );
+    running.world.finish()
+}
+
+/// Some stand before all of ours, some among those of pods; the dumps of all of them take many parts.
+fn a_crowded_node(bench: &Bench) -> Result<()> {
+    const FOREIGN: u32 = 4_000;
+    let mut running = start(bench)?;
+    let mut lines = String::new();
+    for n in 0..FOREIGN {
+        let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 16, 0, 0)) + n);
+        let priority = if n % 2 == 0 { 400 } else { 1536 };
+        lines.push_str(&format!("route add {address}/32 dev eth0\n"));
+        lines.push_str(&format!("rule add from {address} lookup 77 priority {priority}\n"));
+    }
+    let batch = CommandSpec::new("/usr/sbin/ip").args(["-batch", "-"]);
+    let output = running.world.node(NODE)?.output(&batch, lines.as_bytes(), SOON)?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let crowded = KernelState::of(running.world.node(NODE)?)?;
+    ensure!(crowded.rules.len() > FOREIGN as usize, "{} rules", crowded.rules.len());
+    let late = running.world.add_one(NODE, "late")?;
+    running.pods.push(late);
+    wait_for_wired(&running.world, running.pods.len())?;
+    let routes = running
+        .pods
+        .iter()
+        .map(|pod| format!("ip route delete {}", pod.address));
+    let rules = running
+        .pods
+        .iter()
+        .map(|pod| format!("ip rule delete priority 512 to {}", pod.address));
+    let commands: Vec<String> = routes.chain(rules).collect();
+    let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+    // The look of this test at a crowded node takes longer than the repair.
+    let damage = Damage {
+        objects: TRAFFIC,
+        ..Damage::new(
+            "routes and rules of pods, among 4,000 of others",
+            &commands,
+            &["podRoutes", "podRules"],
+        )
+    };
+    running.survives(&damage, running.peer.address)?;
+    let mut last = (None, serde_json::Value::Null);
+    let arguments = ["audit", "--no-ec2"];
+    wait::until("the audit agrees", SOON, || {
+        let daemon = running.world.cluster.daemon(NODE)?.twin();
+        last = daemon.ask_for_status(running.world.node(NODE)?, &arguments)?;
+        // Rules of our priority that no lease explains are told, whoever made them; nothing else is.
+        let findings = last.1["findings"].as_array().context("findings")?;
+        let is_foreign = |finding: &serde_json::Value| {
+            let address = finding["address"].as_str().unwrap_or_default();
+            finding["kind"] == "RuleWithoutLease" && address.starts_with("172.")
+        };
+        Ok(findings.iter().all(is_foreign).then_some(()))
+    })
+    .with_context(|| format!("{last:?}"))?;
+    let late = running.pods.pop().context("it was added")?;
+    running.world.remove(std::slice::from_ref(&late))?;
+    drop(late);
+    running.world.wait_for_kernel(NODE, &crowded)?;
     running.world.finish()
 }
