@@ -90,6 +90,7 @@ fn change_hands(world: &mut World, pods: &[Pod], variant: Variant) -> Result<()>
     let lost = drops(world)? - dropped;
     ensure!(lost == 0, "the VPC dropped {lost} packets while we took over");
     check_agreement(world, pods)?;
+    check_marks(world)?;
 
     begin(&traffic, &probers);
     let started = Instant::now();
@@ -98,6 +99,7 @@ fn change_hands(world: &mut World, pods: &[Pod], variant: Variant) -> Result<()>
     settle(&traffic, &probers)?;
     report(variant, "given back", took, &traffic, &probers)?;
 
+    check_marks(world)?;
     // Probers first: they need the servers.
     let connections = probers.end()?;
     let exchanges = traffic.end()?;
@@ -237,6 +239,25 @@ fn check_agreement(world: &mut World, pods: &[Pod]) -> Result<()> {
         })?;
         let kept = text.matches("-A KUBE-NODEPORTS").count();
         ensure!(kept >= PODS_PER_NODE, "{kept} rules of node ports are left");
+    }
+    Ok(())
+}
+
+/// Connections with the internet carry the mark by which their packets find the primary ENI.
+fn check_marks(world: &World) -> Result<()> {
+    let (_, outside) = internet(world)?;
+    for name in [NODE, OTHER] {
+        let table = run_in(world.node(name)?, "cat /proc/net/nf_conntrack")?;
+        let open = table
+            .lines()
+            .filter(|line| line.contains("ESTABLISHED") && line.contains(&outside.to_string()));
+        let (marked, others): (Vec<&str>, Vec<&str>) = open.partition(|line| line.contains("mark=128 "));
+        ensure!(others.is_empty(), "{name}: without the mark: {others:#?}");
+        ensure!(
+            marked.len() >= 8 * PODS_PER_NODE,
+            "{name}: {} connections have the mark",
+            marked.len()
+        );
     }
     Ok(())
 }
