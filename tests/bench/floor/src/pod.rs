@@ -30,7 +30,7 @@ const MTU: u32 = 9001;
 const LINK_SCOPE: u8 = 253;
 
 /// Deletions of rules that should not be there: the kernel refuses them when they are not.
-const STALE_RULES: u32 = 2;
+const STALE_RULES: u32 = 1;
 
 /// Which pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
