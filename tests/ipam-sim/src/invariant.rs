@@ -246,9 +246,11 @@ fn i5_no_call_exceeds_a_limit(world: &World, work: &Work, outcome: &OpOutcome) -
     if *outcome != OpOutcome::Refused(Refusal::LimitReached) {
         return Ok(());
     }
-    // Each edit by others may surprise us once or twice; without the journal, a call under way at the crash shows only when
+    // Each edit by others may surprise us once or twice, and once more after each crash: a refusal is not on file, and views are
+    // not believed until calls of the former run have settled. Without the journal, a call under way at the crash shows only when
     // EC2's views catch up.
-    let excused = world.limit_refusals <= 2 * world.foreign_edits || is_blind(world);
+    let lives = if world.foreign_edits > 0 { world.life.0 } else { 0 };
+    let excused = world.limit_refusals <= 2 * world.foreign_edits + lives || is_blind(world);
     if !excused {
         return Err(format!("I5: EC2 refuses for a limit: {work:?}"));
     }
