@@ -1,7 +1,7 @@
 //! Puts back what others remove from running pods, ENIs and the node, soon and not without end.
 //!
 //! Notices of the kernel become wishes; a wish waits a moment so that a burst costs one look, and longer while somebody keeps
-//! removing things ([`Limiter`]). The owner then adds what is wired at that moment ([`order`]), and the kernel thread compares
+//! removing things (`Limiter`). The owner then adds what is wired at that moment (`order`), and the kernel thread compares
 //! and repairs. Owns wishes, pace and counts; what is missing is `datapath::repair`'s to find.
 //!
 //! Invariant: a repair is ordered by the owner, in the same queue as the clearing of addresses, so none can follow a clearing
