@@ -327,7 +327,10 @@ fn while_rules_come_and_go_a_dump_shows_all_that_stay_or_says_that_it_cannot() {
                         assert_eq!(missing, 0, "of {STAY}");
                         whole += 1;
                     }
-                    Err(DumpError::Interrupted { .. }) => given_up += 1,
+                    // Changes between its parts, or more of them than the socket holds, time and again.
+                    Err(DumpError::Interrupted { .. } | DumpError::Socket(SocketError::Overrun { .. })) => {
+                        given_up += 1
+                    }
                     Err(error) => panic!("{error:?}"),
                 }
             }

@@ -100,6 +100,11 @@ impl World {
         let request = DetachNetworkInterface { attachment, mode };
         let done = self.ec2.call_directly(self.now, &request).is_ok();
         self.note(|| format!("somebody detaches {}: {done}", eni.id));
+        // One that this boot's views have not shown yet is nobody's from now on, until a sweep of what was left behind.
+        let known = |core: &ipam_core::Core| core.pool().enis().any(|one| one.id == eni.id);
+        if done && !self.core.as_ref().is_some_and(known) {
+            self.foreign_enis.insert(eni.id.clone());
+        }
         "detaches"
     }
 

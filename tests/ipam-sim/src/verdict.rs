@@ -13,8 +13,9 @@ use crate::world::World;
 
 /// Looks at subnets in a day, while a subnet in use is scarce: one in fifteen minutes, less a quarter by jitter.
 const SUBNET_LOOKS: u64 = 24 * 4 * 4 / 3 + 4;
-/// Tries in a day to get from a scarce subnet what the target wants.
-const SCARCE_TRIES: u64 = 24 * 8;
+/// Tries in a day to get from a scarce subnet what the target wants: one in ten minutes, less a quarter by jitter, and a few more
+/// where a rest begins anew.
+const SCARCE_TRIES: u64 = 24 * 10;
 /// Looks in a day for ENIs that others left behind.
 const LEAK_LOOKS: u64 = 26;
 /// Events in a day beside reads of IMDS.

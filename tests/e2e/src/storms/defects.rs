@@ -1,8 +1,9 @@
 //! The judge can say no: each defect made by hand is found by `ipamd audit`, as what it is.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use netlink::message::{LinkRef, Rule, link};
 use netlink::packet::RouteNetlinkMessage as Message;
 use nix::sys::signal::Signal;
@@ -13,11 +14,12 @@ use vpc_types::EniId;
 use super::{Orders, Storm, agreement};
 use crate::runtime::Pod;
 use crate::scenarios::Bench;
-use crate::scenarios::world::{NODE, World, change, vpc_of};
+use crate::scenarios::world::{NODE, SOON, World, change, vpc_of};
+use crate::wait;
 
 pub(super) const STORM: Storm = Storm {
     name: "the audit finds what was broken by hand, and says when it could not look",
-    limit: std::time::Duration::from_secs(60),
+    limit: Duration::from_secs(90),
     run: storm,
 };
 
@@ -25,6 +27,12 @@ pub(super) const STORM: Storm = Storm {
 const INSTANCE_TYPE: &str = "t3.small";
 /// `NLM_F_CREATE | NLM_F_EXCL`.
 const ADD: u16 = 0x600;
+/// A repair without a pause takes some hundredths of a second.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// Longer than the first pauses of the daemon.
+const LATE: Duration = Duration::from_secs(20);
+/// More than the daemon repairs without a pause.
+const MOST_REMOVALS: usize = 40;
 
 fn storm(bench: &Bench, _orders: Orders) -> Result<()> {
     let mut world = World::start(bench, vpc_of(1, INSTANCE_TYPE), &[], &[])?;
@@ -72,7 +80,7 @@ fn expect(world: &World, pods: &[Pod], kinds: &[&str], about: Option<Ipv4Addr>) 
     Ok(())
 }
 
-/// A rule is taken away, changed, or added; and put back.
+/// A rule is changed, added, or taken away for longer than the daemon cares to put it back.
 fn rules(world: &World, pods: &[Pod], pod: &Pod) -> Result<()> {
     let node = world.node(NODE)?;
     let from = |table, from| Rule {
@@ -82,13 +90,12 @@ fn rules(world: &World, pods: &[Pod], pod: &Pod) -> Result<()> {
         ..Rule::default()
     };
     let own = from(pod.table, pod.address);
-    change(node, 0, Message::DelRule(own.message()))?;
-    expect(world, pods, &["LeaseWithoutRule"], Some(pod.address)).context("a rule removed by hand")?;
     let wrong = from(77, pod.address);
     change(node, ADD, Message::NewRule(wrong.message()))?;
+    change(node, 0, Message::DelRule(own.message()))?;
     expect(world, pods, &["WrongTable"], Some(pod.address)).context("a rule that looks elsewhere")?;
     change(node, 0, Message::DelRule(wrong.message()))?;
-    change(node, ADD, Message::NewRule(own.message()))?;
+    wait::until("the daemon puts the rule back", SOON, || returned(world, pods))?;
     let stranger = from(77, Ipv4Addr::new(10, 99, 0, 1));
     change(node, ADD, Message::NewRule(stranger.message()))?;
     expect(world, pods, &["RuleWithoutLease"], stranger.from).context("a foreign rule for an address")?;
@@ -102,7 +109,37 @@ fn rules(world: &World, pods: &[Pod], pod: &Pod) -> Result<()> {
     change(node, ADD, Message::NewRule(marked.message()))?;
     expect(world, pods, &["ForeignRule"], None).context("a foreign rule for a mark")?;
     change(node, 0, Message::DelRule(marked.message()))?;
-    expect(world, pods, &[], None).context("all rules are back")
+    expect(world, pods, &[], None).context("all rules are back")?;
+    remove_without_end(world, pods, &own)?;
+    expect(world, pods, &["LeaseWithoutRule"], Some(pod.address)).context("a rule removed by hand")?;
+    wait::until("the daemon puts the rule back all the same", LATE, || {
+        returned(world, pods)
+    })?;
+    expect(world, pods, &[], None).context("the rule is back")
+}
+
+/// Whether nothing is missing of what pods have in the kernel.
+fn returned(world: &World, pods: &[Pod]) -> Result<Option<()>> {
+    let wrong = agreement::disagreement(world, NODE, &pods.iter().collect::<Vec<_>>())?;
+    Ok(wrong.is_none().then_some(()))
+}
+
+/// Deletes the rule again and again, until the daemon's pause between two repairs is its second, of ten seconds: long enough for
+/// an audit.
+fn remove_without_end(world: &World, pods: &[Pod], own: &Rule) -> Result<()> {
+    let mut pauses = 0;
+    for _ in 0..MOST_REMOVALS {
+        change(world.node(NODE)?, 0, Message::DelRule(own.message()))?;
+        if wait::until("the rule is back", AT_ONCE, || returned(world, pods)).is_ok() {
+            continue;
+        }
+        pauses += 1;
+        if pauses == 2 {
+            return Ok(());
+        }
+        wait::until("the daemon puts the rule back", LATE, || returned(world, pods))?;
+    }
+    bail!("the daemon never tires")
 }
 
 /// The lease stays until the daemon believes that the sandbox is gone, which takes a minute.
