@@ -103,7 +103,7 @@ impl World {
         // One that this boot's views have not shown yet is nobody's from now on, until a sweep of what was left behind.
         let known = |core: &ipam_core::Core| core.pool().enis().any(|one| one.id == eni.id);
         if done && !self.core.as_ref().is_some_and(known) {
-            self.foreign_enis.insert(eni.id.clone());
+            self.detached_unseen.insert(eni.id.clone());
         }
         "detaches"
     }

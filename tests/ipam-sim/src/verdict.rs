@@ -190,7 +190,8 @@ fn i6_every_eni_is_attached_and_known_or_deleted(world: &World) -> Result<(), St
     }
     let known = |id: &EniId| core.pool().enis().any(|eni| eni.id == *id);
     let ours = |eni: &&std::sync::Arc<vpc_sim::model::Eni>| {
-        eni.tags.contains_key(crate::ec2::INSTANCE_TAG) && !world.foreign_enis.contains(&eni.id)
+        let others = [&world.foreign_enis, &world.detached_unseen];
+        eni.tags.contains_key(crate::ec2::INSTANCE_TAG) && !others.iter().any(|ids| ids.contains(&eni.id))
     };
     for eni in world.ec2.enis().filter(ours) {
         let Some(tie) = &eni.attachment else {

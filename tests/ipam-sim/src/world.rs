@@ -109,6 +109,8 @@ pub(crate) struct World {
     pub(crate) subnets_shown: bool,
     /// Whether a file that could not be used is still there under another name.
     pub(crate) set_aside: bool,
+    /// ENIs that somebody detached before any view of this boot had shown them.
+    pub(crate) detached_unseen: BTreeSet<EniId>,
     pub(crate) limit_refusals: u32,
     /// Token of each creation, by its operation.
     pub(crate) tokens_of: BTreeMap<OpId, String>,
@@ -182,6 +184,7 @@ impl World {
             last_dump: None,
             subnets_shown: false,
             set_aside: false,
+            detached_unseen: BTreeSet::new(),
             limit_refusals: 0,
             tokens_of: BTreeMap::new(),
             tokens: BTreeSet::new(),
