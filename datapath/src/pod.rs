@@ -16,7 +16,7 @@ use vpc_types::{IfIndex, MacAddress, RouteTableId};
 
 use crate::clear::delete_rules;
 use crate::ids::{RULE_FROM_POD, RULE_TO_POD};
-use crate::kernel::{ADD, REPLACE, find_link};
+use crate::kernel::{ADD, CREATE, REPLACE, find_link};
 pub use crate::sysctl::Ipv6Settings;
 use crate::sysctl::settle_host_veth;
 
@@ -335,9 +335,11 @@ fn configure_host(s: &mut PodSockets, w: &PodWiring, device: IfIndex, made: &mut
         // Once: each deletion walks all rules of the node.
         .push(STALE_RULE, 0, Message::DelRule(stale.message()))
         .push("route to pod", REPLACE, Message::NewRoute(route.message()))
-        .push("rule to pod", ADD, Message::NewRule(to_pod.message()));
+        // Not exclusive: with that flag the kernel compares with all rules of the node. Should an ADD that was killed have left the
+        // same rule, there are two until the DEL, which takes all.
+        .push("rule to pod", CREATE, Message::NewRule(to_pod.message()));
     if let Some(rule) = from_pod {
-        batch.push("rule from pod", ADD, Message::NewRule(rule.message()));
+        batch.push("rule from pod", CREATE, Message::NewRule(rule.message()));
     }
     let errors = s.host.apply(&batch)?;
     let refused = |operation: &str| errors.iter().find(|error| error.operation == operation);

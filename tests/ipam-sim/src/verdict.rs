@@ -168,6 +168,8 @@ pub(crate) fn i7_an_idle_node_is_silent(
             "Leaked" if sweeps => LEAK_LOOKS,
             // Once a day EC2 is asked whether an IMDS that goes on contradicting it has become right.
             "Attached" if world.imds_is_wrong() || world.foreign_edits > 0 => 2 + unseen,
+            // What a former run left half-made and this one may not finish is such a contradiction for good.
+            "Attached" if world.settings.provisioning == Provisioning::Disabled => 2 + unseen,
             "Subnets" if is_tight(world) || lacks_prefixes(world) => SUBNET_LOOKS + SCARCE_TRIES,
             "CreateEni" | "AllocateAddresses" if is_tight(world) || lacks_prefixes(world) => SCARCE_TRIES,
             "AllocateAddresses" | "SetGroups" => unseen,

@@ -22,6 +22,8 @@ const DELRULE: u16 = 33;
 /// `NLM_F_CREATE | NLM_F_EXCL`, and `NLM_F_CREATE | NLM_F_REPLACE`.
 const ADD: u16 = 0x600;
 const REPLACE: u16 = 0x500;
+/// `NLM_F_CREATE`, for rules: with the exclusive flag the kernel would compare with all that there are.
+const CREATE: u16 = 0x400;
 const INET: u8 = 2;
 const MAIN: u8 = 254;
 const GATEWAY: [u8; 4] = [169, 254, 1, 1];
@@ -222,12 +224,12 @@ fn host_side(pod: &Pod, granted: Granted, index: i32) -> Messages {
         .attribute(1, &address)
         .attribute(4, &index.to_ne_bytes());
     messages
-        .push(NEWRULE, ADD, &rule(32, 0, MAIN))
+        .push(NEWRULE, CREATE, &rule(32, 0, MAIN))
         .attribute(6, &512_u32.to_ne_bytes())
         .attribute(1, &address);
     if granted.table != MAIN {
         messages
-            .push(NEWRULE, ADD, &rule(0, 32, granted.table))
+            .push(NEWRULE, CREATE, &rule(0, 32, granted.table))
             .attribute(6, &1536_u32.to_ne_bytes())
             .attribute(2, &address);
     }
