@@ -210,6 +210,9 @@ impl Core {
             }
         };
         core.rest_unknown = (restored == Restored::Leases).then_some(rest);
+        core.unknown_until = core
+            .rest_unknown
+            .map_or_else(BootTime::default, |rest| now.boot.after(rest));
         core.restore_leases(decoded.leases, &rows, now);
         core.outbox.bump();
         Ok((core, restored))

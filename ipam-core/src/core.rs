@@ -138,6 +138,8 @@ pub struct Core {
     pub(crate) half_made: BTreeMap<EniId, BootTime>,
     /// How long addresses rest that are found on ENIs for the first time: a run without our files may have used them.
     pub(crate) rest_unknown: Option<Duration>,
+    /// When whatever a former run had on addresses has rested: a short view may have hidden some from those that ended the above.
+    pub(crate) unknown_until: BootTime,
     /// ENIs that EC2 let this instance have, when it refused more than the table says.
     pub(crate) max_enis: u16,
     /// Until when EC2's limit counts as lower than the table's, and how often it refused.
@@ -226,6 +228,7 @@ impl Core {
             deleted: BTreeMap::new(),
             half_made: BTreeMap::new(),
             rest_unknown: None,
+            unknown_until: BootTime::default(),
             slots_doubted_until: None,
             slot_refusals: 0,
             subnets: Subnets::default(),

@@ -46,6 +46,7 @@ impl Core {
         if first && self.pool.enis.is_empty() && !view.signs.is_empty() {
             // Pods were here, and no file tells which addresses they had a moment ago.
             self.rest_unknown = Some(self.config.timers.hold_unknown());
+            self.unknown_until = self.started_at.after(self.config.timers.hold_unknown());
         }
         let trust = self.trust(&view, now);
         let view = match trust {

@@ -306,8 +306,11 @@ impl Core {
             EniRole::Primary | EniRole::Managed | EniRole::Efa => {
                 let unread = self.config.subnets == SubnetChoice::ByTag && self.subnets.reading.is_none();
                 if unread && !custom && eni.known_since < self.started_at {
-                    // What the file says, as long as nobody says otherwise.
-                    eni.service
+                    // What the file says, as long as nobody says otherwise. What kept pods away for another reason does not.
+                    match eni.service {
+                        Service::Closed => Service::Closed,
+                        Service::Open | Service::Elsewhere | Service::Unread => Service::Open,
+                    }
                 } else if learning {
                     Service::Unread
                 } else if self.is_excluded(eni) {

@@ -218,6 +218,10 @@ impl Core {
                 since: now,
                 until: now.after(rest),
             },
+            None if matches!(state, AddressState::Free { .. }) && now < self.unknown_until => AddressState::Cooling {
+                since: now,
+                until: self.unknown_until,
+            },
             Some(_) | None => state,
         }
     }

@@ -229,3 +229,35 @@ fn an_eni_too_many_that_a_former_runs_call_made_goes_instead_of_being_attached()
     node.pass(60.0);
     assert_eq!(node.only_run().1, Work::DeleteEni { eni: id });
 }
+
+#[test]
+fn an_address_that_a_short_view_hid_rests_like_all_of_a_former_run() {
+    let mut config = config(warm(0));
+    config.timers.cooldown = Duration::from_secs(60);
+    let hold = config.timers.hold();
+    let all = vec![eni(0, &[]), eni(1, &[20])];
+    let mut node = Node::started(config.clone(), all.clone());
+    node.pass(30.0);
+    let files = StoredFiles {
+        side_file: None,
+        ..node.files.clone()
+    };
+    node.enis.truncate(1);
+    let mut node = node.restarted(config, &files, Duration::from_secs(3));
+    let started = node.now;
+    node.pass(25.0);
+    node.enis = all;
+    node.look();
+    let req = node.add("a");
+    node.pass(1.0);
+    assert!(node.now - started < hold, "the test is quick enough");
+    assert_eq!(
+        node.granted(req),
+        None,
+        "its last pod may have ended with the former run"
+    );
+    node.pass(hold.as_secs_f64());
+    let req = node.add("b");
+    node.pass(1.0);
+    assert!(node.granted(req).is_some() || node.lease("a").is_some());
+}

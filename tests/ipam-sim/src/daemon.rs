@@ -324,7 +324,7 @@ impl World {
             Note::Eni { eni, phase } => {
                 self.coverage.hit("note", "Eni");
                 let attached = self.ec2.eni(eni).is_some_and(|eni| eni.attachment.is_some());
-                if *phase == "forgotten" && attached && self.foreign_edits == 0 {
+                if *phase == "forgotten" && attached && self.foreign_edits == 0 && !self.is_misled_by_imds() {
                     self.violate(format!("I3: {eni} is forgotten and attached"));
                 }
             }

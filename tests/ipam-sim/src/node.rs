@@ -77,7 +77,7 @@ impl World {
 
     fn tell_condition(&mut self) {
         if self.core.is_some() {
-            self.tell(Event::NodeConditionChanged(self.condition));
+            self.tell_in_order(Event::NodeConditionChanged(self.condition));
         }
     }
 
@@ -92,7 +92,7 @@ impl World {
                 },
             );
             let placement = self.placement.clone();
-            self.tell(Event::PlacementChanged(placement));
+            self.tell_in_order(Event::PlacementChanged(placement));
         }
     }
 

@@ -109,6 +109,8 @@ pub(crate) struct World {
     pub(crate) subnets_shown: bool,
     /// Whether a file that could not be used is still there under another name.
     pub(crate) set_aside: bool,
+    /// When the last event of the node's condition and placement is delivered.
+    pub(crate) told_until: Duration,
     /// ENIs that somebody detached before any view of this boot had shown them.
     pub(crate) detached_unseen: BTreeSet<EniId>,
     pub(crate) limit_refusals: u32,
@@ -184,6 +186,7 @@ impl World {
             last_dump: None,
             subnets_shown: false,
             set_aside: false,
+            told_until: Duration::ZERO,
             detached_unseen: BTreeSet::new(),
             limit_refusals: 0,
             tokens_of: BTreeMap::new(),
@@ -385,6 +388,14 @@ impl World {
         self.kernel.links.insert(id.clone(), mac);
         self.note(|| format!("link of {id}"));
         self.tell(ipam_core::Event::LinkAppeared { mac });
+    }
+
+    /// The same for events of one source, which come in order.
+    pub(crate) fn tell_in_order(&mut self, event: ipam_core::Event) {
+        let at = (self.now + self.pace.millis(0, 5)).max(self.told_until + Duration::from_nanos(1));
+        self.told_until = at;
+        let life = self.life;
+        self.after(at - self.now, Happening::Deliver { life, event });
     }
 
     /// Queues an event for the core that lives now.
