@@ -62,7 +62,12 @@ pub(crate) fn steps(context: &Context, lanes: Lanes) -> Result<Vec<Step>> {
             sim::step(context, Core::Shipped, &["--seeds", "1000"], deadline)
         }),
         Step::new("sim, random", 5, |context, deadline| {
-            sim::step(context, Core::Shipped, &["--seconds", "60"], deadline)
+            sim::step(
+                context,
+                Core::Shipped,
+                &["--seconds", "30", "--steps", "2000"],
+                deadline,
+            )
         }),
         Step::new("goals", 10, |context, deadline| {
             sim::fleet_step(context, Fleet::Goals, deadline)

@@ -217,7 +217,14 @@ impl World {
             }
             return self.undo(pid, plugin);
         }
-        // An equal name without this alias is the veth of the pod's former sandbox.
+        // An equal name without this alias is the veth of the pod's former sandbox; or the reference's of this one, whose ADD comes
+        // again: that pod is wired anew.
+        if self.kernel.veths.get(&veth) == Some(&None)
+            && let Some(again) = self.sandboxes.get_mut(&plugin.key)
+            && matches!(again.phase, Phase::Running(_))
+        {
+            again.phase = Phase::Adding;
+        }
         self.kernel.delete_veth(&veth);
         self.kernel.veths.insert(veth, Some(container.to_owned()));
         self.kernel_changed();

@@ -200,6 +200,15 @@ impl World {
                 prefixes,
             };
             let done = self.ec2.call_directly(now, &request).is_ok();
+            // It answers for their rest; EC2 may give them out again at once.
+            let blocks = request.prefixes.iter().map(|prefix| Allocation::Prefix(*prefix));
+            let singles = request.addresses.iter().map(|address| Allocation::Ip(*address));
+            for address in blocks
+                .chain(singles)
+                .flat_map(|one| one.addresses().collect::<Vec<_>>())
+            {
+                self.cleared_at.remove(&address);
+            }
             self.note(|| format!("the reference daemon released {request:?}: {done}"));
         } else {
             let count = self.luck.number(1, 5);
